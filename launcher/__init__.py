@@ -1,0 +1,53 @@
+"""Predict with a MindSpore network whose weights were saved as slices, from Python or a shell.
+
+    import launcher
+    job = launcher.load_job("job.yaml", ranks=8)
+    result = launcher.run(job)
+    result.exit_code, result.arrays()
+
+Importing this package costs nothing; what a call needs is imported by the call.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from launcher.job import Job
+    from launcher.run_result import Result
+    from workers.protocol import Message
+
+__version__ = "0.1.0"
+__all__ = ["load_job", "run"]
+
+
+def load_job(path: str | Path | None = None, **values: Any) -> Job:
+    """Return the job of a file, or of no file, with ``values`` on top of it.
+
+    Raises:
+        launcher.errors.JobError: names the file, the key and the fix of everything wrong.
+    """
+    from pathlib import Path
+
+    from launcher.job import load_job as load
+
+    return load(Path(path) if path is not None else None, values)
+
+
+def run(job: Job, watch: Callable[[Message], None] = lambda message: None) -> Result:
+    """Predict, and return the verified result or the cause of the failure.
+
+    Args:
+        watch: is called with every message of every rank, as it comes.
+
+    Raises:
+        launcher.errors.LauncherError: the job cannot start; nothing has been written.
+    """
+    import os
+
+    from launcher.launch import prepare, start
+
+    return start(prepare(job, os.environ), watch)

@@ -1,0 +1,8 @@
+"""Let ``python -m launcher`` be the command line."""
+
+import sys
+
+from launcher.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,154 @@
+"""Turn a command line into a job, hand it to its command, and end with its exit code.
+
+Nothing here, and nothing that is imported at the top, is slow: ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from launcher import __version__
+from launcher.errors import LauncherError
+
+# command -> (module that carries it out, what it does)
+COMMANDS = {
+    "run": ("launcher.run_command", "predict; the command when none is named"),
+    "plan": ("launcher.plan_command", "print where ranks would run and what they would read"),
+    "layout": ("launcher.layout_command", "print how the ranks would divide each parameter"),
+}
+DEFAULT_JOB = Path(__file__).parents[1] / "examples" / "digits" / "job.yaml"
+INTERRUPTED = 130  # 128 + SIGINT, as a shell has it
+
+_EPILOG = """\
+examples:
+  python -m launcher --ranks 8
+      predict the handwritten digits of examples/digits on 8 simulated ranks
+  python -m launcher job.yaml --ranks 8 --output out/
+      the same for a job file; flags win over what the file says
+  python -m launcher --ranks 8 --network pkg.module:make_network \\
+      --predict-data pkg.module:make_input \\
+      --checkpoint 'train/rank_{rank}/parallel-*.ckpt' --strategy train/strategy.ckpt
+      a network of your own
+  python -m launcher layout --network net.py:make --predict-data net.py:data --ranks 8 --json
+      the predict layout, no checkpoint needed
+
+exit codes:
+  0 verified result, 2 bad arguments, job, rank table or checkpoint, 3 the result failed
+  verification, 124 deadline, 128+n ended by signal n, otherwise the first failed rank's code
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Carry out a command line and return the exit code of the process."""
+    command, rest = _split(sys.argv[1:] if argv is None else argv)
+    flags = vars(make_parser(command).parse_args(rest))
+    path, as_json = flags.pop("job", None), flags.pop("json", False)
+    try:
+        return _carry_out(command, path, flags, as_json)
+    except LauncherError as error:
+        print(f"launcher: {error}", file=sys.stderr)
+        if as_json:
+            refusal = {"status": "refused", "exit_code": error.exit_code, "message": str(error)}
+            print(json.dumps(refusal, indent=2))
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("launcher: interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def make_parser(command: str) -> argparse.ArgumentParser:
+    """Return the parser of a command; what the user leaves out is not in its result."""
+    commands = "\n".join(f"  {name:<8} {what}" for name, (_, what) in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m launcher" + ("" if command == "run" else f" {command}"),
+        usage=f"%(prog)s{' [run | plan | layout]' if command == 'run' else ''} [JOB.yaml] [flags]",
+        description="Predict with a MindSpore network whose weights were saved as slices.\n\n"
+        f"commands:\n{commands}",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"launcher {__version__}")
+    parser.add_argument("--json", action="store_true", help="print JSON for programs")
+    parser.add_argument(
+        "job", nargs="?", type=Path, metavar="JOB.yaml", help="job file, with the names of the flags"
+    )
+    _add_network_flags(parser)
+    if command != "layout":
+        _add_weight_flags(parser)
+        _add_place_flags(parser)
+    return parser
+
+
+def _add_network_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("network")
+    group.add_argument(
+        "--network", metavar="M:F", help="returns the network: pkg.module:name or file.py:name"
+    )
+    group.add_argument(
+        "--predict-data", metavar="M:F", help="returns the input: Tensor, tuple of them, or batches"
+    )
+    group.add_argument("--ranks", type=int, metavar="N", help="how many ranks predict")
+    group.add_argument("--rank-table", metavar="FILE", help="HCCL rank table; see rank_tables/")
+    group.add_argument(
+        "--timeout", type=float, metavar="S", help="seconds for everything (default: 3600)"
+    )
+
+
+def _add_weight_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("weights and labels")
+    group.add_argument(
+        "--checkpoint", metavar="PATTERN", help="slices: a pattern with {rank}, or their folder"
+    )
+    group.add_argument("--strategy", metavar="FILE", help="strategy file saved with the slices")
+    group.add_argument(
+        "--labels", metavar="FILE", help="true classes, file.npy or file.npz:key: print accuracy"
+    )
+
+
+def _add_place_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("ranks and results")
+    group.add_argument(
+        "--device",
+        choices=("auto", "ascend", "gpu", "cpu"),
+        help="cpu: simulated ranks; auto (default): Ascend devices where there are any, else cpu",
+    )
+    group.add_argument(
+        "--engine", choices=("auto", "local"), help="what starts the ranks (default: on this host)"
+    )
+    group.add_argument(
+        "--threads", type=int, metavar="N", help="CPU threads of each rank (default: cores / ranks)"
+    )
+    group.add_argument(
+        "--output", metavar="DIR", help="where the result goes (default: runs/<time>)"
+    )
+    group.add_argument(
+        "--phase-timeout", type=float, metavar="S", help="seconds for each phase (default: 600)"
+    )
+
+
+def _split(argv: Sequence[str]) -> tuple[str, Sequence[str]]:
+    if argv and argv[0] in COMMANDS:
+        return argv[0], argv[1:]
+    return "run", argv
+
+
+def _carry_out(command: str, path: Path | None, flags: dict[str, Any], as_json: bool) -> int:
+    from launcher.job import load_job
+
+    if path is None and "network" not in flags and DEFAULT_JOB.is_file():
+        path = DEFAULT_JOB
+        shown = os.path.relpath(path)
+        print(f"no job given: this is {shown}", file=sys.stderr if as_json else sys.stdout)
+    job = load_job(path, flags)
+    module = importlib.import_module(COMMANDS[command][0])
+    exit_code: int = module.execute(job, as_json)
+    return exit_code

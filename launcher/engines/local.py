@@ -1,0 +1,136 @@
+"""Start the ranks on this host, through a fork server of their own. Parent only.
+
+The fork server (workers/fork_server.py) is the parent of the ranks and tells how each of them
+ended. The socket between it and this process ties their lives together: whichever of the two
+dies, even by SIGKILL, the other one and the ranks learn it from the kernel.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from launcher.supervision import EngineLost, Exited
+from workers.channel import Channel
+from workers.spec import WorkerSpec
+
+# What ranks of a device share when they are forked; imported once, by the fork server.
+PRELOAD: Mapping[str, tuple[str, ...]] = {
+    "simulated": ("workers.runtimes.simulated",),
+    "single": ("workers.runtimes.single",),
+}
+END_S = 10.0  # for the fork server to kill the ranks; it needs milliseconds
+
+
+@dataclass(frozen=True)
+class _Process:
+    pid: int
+    pidfd: int  # readable when it has ended; -1: it had ended before we looked
+
+
+class LocalEngine:
+    """The ranks of this host. They are starting when this exists."""
+
+    def __init__(self, specs: Sequence[WorkerSpec], log: Path) -> None:
+        self._specs, self._log = specs, log
+        self._processes: dict[int, _Process] = {}
+        ours, theirs = socket.socketpair()
+        self._channel = Channel(ours)
+        with theirs, open(log, "wb") as output:
+            self._server = subprocess.Popen(
+                self._command(theirs.fileno()),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=_environment(specs[0]),
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,  # Ctrl-C is for the launcher, which tells the ranks
+            )
+
+    def fileno(self) -> int:
+        return self._channel.fileno()
+
+    def receive(self, at_s: float) -> list[Exited | EngineLost]:
+        """Return the ranks that have ended, and the loss of the fork server."""
+        events: list[Exited | EngineLost] = []
+        for said in self._channel.receive():
+            match said:
+                case {"event": "ready"}:
+                    for spec in self._specs:
+                        self._channel.send(do="start", spec=spec.to_json())
+                case {"event": "started", "rank": rank, "pid": pid}:
+                    self._processes[rank] = _Process(pid, _open_pidfd(pid))
+                case {"event": "exited", "rank": rank, "exit_code": code, "signal": number}:
+                    _close_pidfd(self._processes.pop(rank))
+                    events.append(Exited(rank, code, number, at_s))
+        if self._channel.closed:
+            events.append(self._lost(at_s))
+        return events
+
+    def send_signal(self, rank: int, number: int) -> None:
+        self._channel.send(do="signal", rank=rank, signal=int(number))
+
+    def close(self) -> None:
+        """Hang up: the fork server then kills the ranks and ends. Return when all are gone."""
+        self._channel.close()
+        try:
+            self._server.wait(END_S)
+        except subprocess.TimeoutExpired:
+            self._server.kill()  # and the kernel kills the ranks
+            self._server.wait()
+        for process in self._processes.values():
+            if self._server.returncode != 0:  # it may not have done its work
+                with suppress(ProcessLookupError, PermissionError):
+                    os.killpg(process.pid, signal.SIGKILL)
+            if process.pidfd >= 0:
+                select.select([process.pidfd], [], [], END_S)
+                _close_pidfd(process)
+        self._processes.clear()
+
+    def _command(self, end: int) -> list[str]:
+        # -P: a folder of the user's that is called "workers" is not ours.
+        modules = PRELOAD.get(self._specs[0].device, ())
+        return [sys.executable, "-P", "-m", "workers.fork_server", str(end), *modules]
+
+    def _lost(self, at_s: float) -> EngineLost:
+        """Say how the fork server ended, which it does by itself only when we hang up."""
+        with suppress(subprocess.TimeoutExpired):
+            self._server.wait(END_S)
+        code = self._server.returncode
+        if code is None:
+            return EngineLost(1, "the process that starts the ranks does not answer", at_s)
+        how = f"was ended by signal {-code}" if code < 0 else f"left with exit code {code}"
+        message = f"the process that starts the ranks {how}"
+        if code == -signal.SIGKILL:
+            message += "; likely out of memory (see dmesg), or killed from outside"
+        said = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        if said:
+            message += f"; its last words: {said[-1]}"
+        return EngineLost(128 - code if code < 0 else max(code, 1), message, at_s)
+
+
+def _environment(spec: WorkerSpec) -> dict[str, str]:
+    """Return the environment in which modules are preloaded: that of a rank, and our code."""
+    ours = str(Path(__file__).parents[2])  # so that the ranks run the same code as this process
+    theirs = spec.environment.get("PYTHONPATH")
+    return {**spec.environment, "PYTHONPATH": f"{ours}{os.pathsep}{theirs}" if theirs else ours}
+
+
+def _open_pidfd(pid: int) -> int:
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError:
+        return -1
+
+
+def _close_pidfd(process: _Process) -> None:
+    if process.pidfd >= 0:
+        os.close(process.pidfd)

@@ -1,0 +1,52 @@
+"""Read class labels, and say how many predictions hit them."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from launcher.errors import JobError, Problem
+
+
+def read_labels(name: str) -> np.ndarray:
+    """Return the labels in ``file.npy`` or ``file.npz:key``.
+
+    Raises:
+        JobError: there is no such file or key, or it holds no integers.
+    """
+    file, _, key = name.rpartition(":") if ".npz:" in name else (name, "", "")
+    try:
+        loaded = np.load(file, allow_pickle=False)
+        labels = loaded if isinstance(loaded, np.ndarray) else loaded[key]
+    except KeyError as error:
+        raise _unusable(name, f"no array {key!r}", _keys(file, loaded.files)) from error
+    except OSError as error:
+        raise _unusable(name, error.strerror or str(error), "check the path") from error
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise _unusable(name, str(error), "write it with numpy.save or numpy.savez") from error
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise _unusable(name, f"dtype {labels.dtype}", "labels are class numbers, integers from 0")
+    return np.asarray(labels)
+
+
+def accuracy(labels: np.ndarray, predictions: Path, name: str) -> float:
+    """Return the share of predictions, argmax over the last dim, that equal their label.
+
+    Raises:
+        JobError: there is not one label for each prediction.
+    """
+    scores = np.load(predictions, mmap_mode="r")
+    if scores.shape[:-1] != labels.shape:
+        what = f"labels of shape {labels.shape} for predictions of shape {scores.shape}"
+        raise _unusable(name, what, "give one label for each prediction")
+    return float(np.mean(np.argmax(scores, axis=-1) == labels))
+
+
+def _unusable(name: str, what: str, fix: str) -> JobError:
+    return JobError("", [Problem("labels", f"{name}: {what}", fix)])
+
+
+def _keys(file: str, keys: list[str]) -> str:
+    return "try " + " or ".join(f"{file}:{key}" for key in keys)

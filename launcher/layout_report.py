@@ -1,0 +1,70 @@
+"""Ask a child of its own, which may import mindspore, for the layouts of the predict program."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from launcher.errors import LayoutError
+from launcher.job import Job
+from launcher.placement import clean_environment
+from workers.resharding.layout import Layout
+
+DEADLINE_EXIT_CODE = 124
+
+
+@dataclass(frozen=True)
+class PredictParameter:
+    """A parameter of the predict program: what ``workers.resharding.plan`` calls wanted."""
+
+    layout: Layout
+    full_shape: tuple[int, ...]
+    dtype: str
+
+
+def ask(job: Job, rank_size: int, environment: Mapping[str, str], threads: int) -> dict[str, Any]:
+    """Return the report of ``workers.layout_report``: parameters, operators and collectives.
+
+    Raises:
+        LayoutError: the network or its data cannot be used; the child's own words say why.
+    """
+    request = {
+        "network": job.network,
+        "predict_data": job.predict_data,
+        "ranks": rank_size,
+        "search_path": [str(folder) for folder in job.search_path],
+    }
+    try:
+        child = subprocess.run(
+            [sys.executable, "-m", "workers.layout_report"],
+            input=json.dumps(request),
+            capture_output=True,
+            text=True,
+            env=clean_environment(environment, threads),
+            timeout=job.timeout,
+        )
+    except subprocess.TimeoutExpired as error:
+        said = f"{job.network} gave no layout in {job.timeout:g} s; try a longer --timeout"
+        raise LayoutError(DEADLINE_EXIT_CODE, said) from error
+    if child.returncode != 0:
+        code = child.returncode if child.returncode > 0 else 128 - child.returncode
+        raise LayoutError(code, child.stderr.strip())
+    report: dict[str, Any] = json.loads(child.stdout)
+    return report
+
+
+def predict_parameters(report: Mapping[str, Any]) -> dict[str, PredictParameter]:
+    """Return the parameters of a report in the terms of the re-sharding core."""
+    return {
+        name: PredictParameter(_layout(item), tuple(item["full_shape"]), item["dtype"])
+        for name, item in report["parameters"].items()
+    }
+
+
+def _layout(item: Mapping[str, Any]) -> Layout:
+    layout = Layout.from_tensor_map(tuple(item["device_matrix"]), item["tensor_map"])
+    return layout.folded(len(item["full_shape"]))

@@ -1,0 +1,56 @@
+"""Write a .npy file that grows along its first dim; knows the format and nothing of ranks."""
+
+from __future__ import annotations
+
+import math
+import os
+import struct
+from pathlib import Path
+
+import numpy as np
+
+HEADER_BYTES = 512  # fixed, so that the header can be written again when the shape is known
+
+
+class GrowingNpy:
+    """A .npy file that is valid from the beginning, and complete whenever ``commit`` returns."""
+
+    def __init__(self, path: Path, dtype: np.dtype, item_shape: tuple[int, ...]) -> None:
+        """Create the file with no rows; ``item_shape`` is the shape of one row."""
+        self.path = path
+        self._dtype, self._item_shape = dtype.newbyteorder("<"), item_shape
+        self._row_bytes = math.prod(item_shape) * dtype.itemsize
+        self._end = HEADER_BYTES
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        self._write(_header(self._dtype, (0, *item_shape)), 0)
+
+    def append(self, rows: np.ndarray) -> None:
+        """Add rows behind those that are there."""
+        data = np.ascontiguousarray(rows, self._dtype).reshape(-1).view(np.uint8).data
+        self._write(data, self._end)
+        self._end += len(data)
+
+    def commit(self, rows: int, shape: tuple[int, ...] | None = None) -> None:
+        """Make the first ``rows`` rows the content, in ``shape``, and see it to the disk."""
+        os.ftruncate(self._file, HEADER_BYTES + rows * self._row_bytes)
+        self._write(_header(self._dtype, (rows, *self._item_shape) if shape is None else shape), 0)
+        os.fsync(self._file)
+
+    def close(self) -> None:
+        """Let go of the file. Allowed twice."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def _write(self, data: bytes | memoryview, offset: int) -> None:
+        view = memoryview(data)
+        while view:
+            written = os.pwrite(self._file, view, offset)
+            view, offset = view[written:], offset + written
+
+
+def _header(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
+    """Return a header of version 1.0, padded with spaces as the format says."""
+    described = repr({"descr": dtype.str, "fortran_order": False, "shape": shape}).encode()
+    prefix = b"\x93NUMPY\x01\x00" + struct.pack("<H", HEADER_BYTES - 10)
+    return prefix + described.ljust(HEADER_BYTES - 11) + b"\n"

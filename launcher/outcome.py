@@ -1,0 +1,46 @@
+"""Say what a run is allowed to take and how it ended, in numbers and names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from workers.protocol import RankReport
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How long a run may take before it is ended."""
+
+    total_s: float  # from the first process to the last
+    phase_s: float  # of every phase of a rank; in predict, between two batches
+    grace_s: float = 5.0  # between SIGTERM and SIGKILL
+
+
+@dataclass(frozen=True, kw_only=True)
+class RootCause:
+    """The failure that ended a run; every other failure followed from it."""
+
+    rank: int | None  # None: no single rank is to blame (deadline, interrupt, engine)
+    server_id: str | None
+    device_id: int | None
+    phase: str | None  # of that rank, when it failed
+    kind: str  # class name of an exception, or the kind of end: "Deadline", "Interrupted", ...
+    message: str
+    traceback: str  # empty when there is none
+    log: Path  # where to read on
+    exit_code: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a run ended."""
+
+    exit_code: int  # 0: every rank said done, left cleanly, and the result is verified
+    cause: RootCause | None
+    followers: int  # other ranks that failed later or had to be stopped
+    reports: Mapping[int, RankReport]  # of the ranks that said done
+    outputs: tuple[Path, ...]  # verified predictions, one file per output of the network
+    batches: int  # verified batches
+    partial: tuple[Path, ...] = field(default=())  # of a failed run: the verified batches

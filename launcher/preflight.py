@@ -1,0 +1,77 @@
+"""Find what would make every rank fail, before any rank starts. Runs no code of the user."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib.machinery import PathFinder
+from pathlib import Path
+
+from launcher.errors import JobError, Problem
+from launcher.job import Job, is_file_name, split_entry_point
+from launcher.labels import read_labels
+from workers.resharding.checkpoint import SlicedCheckpoint, open_checkpoint
+from workers.resharding.errors import ReshardError
+
+
+def check(job: Job, output: Path) -> SlicedCheckpoint | None:
+    """Return the checkpoint of ``job``, or raise for the first thing in it that cannot work here.
+
+    Raises:
+        JobError: names the key of the job, what is wrong with it and what to try.
+    """
+    check_entry_points(job)
+    checkpoint = check_checkpoint(job)
+    if job.labels is not None:
+        read_labels(job.labels)
+    _check_writable(output)
+    return checkpoint
+
+
+def check_entry_points(job: Job) -> None:
+    """See that the modules of the network and its data are there; only a rank imports them."""
+    for key, name in (("network", job.network), ("predict_data", job.predict_data)):
+        module, _ = split_entry_point(name)
+        if is_file_name(module):
+            if not Path(module).is_file():
+                raise _job_error(key, f"there is no file {module}", "check the path")
+        elif not _module_exists(module, [*map(str, job.search_path), *sys.path]):
+            folders = ", ".join(dict.fromkeys(map(str, job.search_path)))
+            fix = f"looked in {folders} and what Python searches; set PYTHONPATH, or name a file"
+            raise _job_error(key, f"there is no module {module}", fix)
+
+
+def check_checkpoint(job: Job) -> SlicedCheckpoint | None:
+    """See that the files of all slices are there, whole, and fit their strategy."""
+    if job.checkpoint is None:
+        return None
+    try:
+        return open_checkpoint(job.checkpoint, job.strategy)
+    except (ReshardError, OSError) as error:
+        raise JobError("", [Problem("checkpoint", str(error))]) from error
+
+
+def _check_writable(output: Path) -> None:
+    nearest = next(folder for folder in (output, *output.parents) if folder.exists())
+    if not nearest.is_dir():
+        raise _job_error("output", f"{nearest} is a file", "name a folder")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise _job_error("output", f"{nearest} is not writable", "name another folder")
+
+
+def _module_exists(name: str, folders: Sequence[str]) -> bool:
+    """Follow a dotted name from folder to folder, without importing the packages on the way."""
+    path: Sequence[str] | None = folders
+    for depth, part in enumerate(parts := name.split(".")):
+        spec = PathFinder.find_spec(part, path)
+        if spec is None:
+            return False
+        path = spec.submodule_search_locations
+        if path is None:
+            return depth == len(parts) - 1
+    return True
+
+
+def _job_error(key: str, what: str, fix: str) -> JobError:
+    return JobError("", [Problem(key, what, fix)])

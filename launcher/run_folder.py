@@ -1,0 +1,72 @@
+"""Name every path of a run; nothing else joins paths inside the output folder.
+
+``predictions.npy`` is there if and only if the latest run in this folder ended verified: a
+run that starts sets the result of an earlier one aside as ``predictions.previous.npy``, and
+only a verified result gets the name. What a failed run had verified until then stays as
+``predictions.partial.npy``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The output folder of one run. Parent only."""
+
+    root: Path  # absolute, because ranks may change their directory
+
+    @property
+    def summary(self) -> Path:
+        return self.root / "summary.json"
+
+    @property
+    def rank_table(self) -> Path:
+        """The table as this run used it, for RANK_TABLE_FILE."""
+        return self.root / "rank_table.json"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    @property
+    def engine_log(self) -> Path:
+        """What the process that starts the ranks of this host had to say."""
+        return self.logs / "engine.log"
+
+    def log(self, rank: int) -> Path:
+        """Standard output and error of a rank."""
+        return self.logs / f"rank_{rank}.log"
+
+    def predictions(self, index: int = 0, count: int = 1) -> Path:
+        """The verified output ``index`` of a network that has ``count`` outputs."""
+        return self.root / f"predictions{_suffix(index, count)}.npy"
+
+    def partial(self, index: int = 0, count: int = 1) -> Path:
+        """The same output while the run goes on, and after a run that failed."""
+        return self.root / f"predictions{_suffix(index, count)}.partial.npy"
+
+    def create(self) -> None:
+        """Make the folder and its logs folder."""
+        self.logs.mkdir(parents=True, exist_ok=True)
+
+    def set_aside_results(self) -> None:
+        """Rename the results of an earlier run, and forget the ones before and its remains."""
+        results = [
+            path
+            for path in self.root.glob("predictions*.npy")
+            if path.name == "predictions.npy" or path.stem.removeprefix("predictions_").isdecimal()
+        ]
+        for path in self.root.glob("predictions*.partial.npy"):
+            path.unlink()
+        if results:
+            for path in self.root.glob("predictions*.previous.npy"):
+                path.unlink()
+        for path in results:
+            path.replace(path.with_suffix(".previous.npy"))
+
+
+def _suffix(index: int, count: int) -> str:
+    return "" if count == 1 else f"_{index}"

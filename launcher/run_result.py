@@ -1,0 +1,87 @@
+"""Say what a run came to, for programs: the values that summary.json and the text are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from launcher.job import Job
+from launcher.outcome import RootCause
+from workers.protocol import RankReport
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankResult:
+    """One rank of a run that has ended."""
+
+    rank: int
+    server_id: str
+    device_id: int
+    device: str  # the runtime: "simulated", "single", "ascend" or "gpu"
+    log: Path
+    report: RankReport | None  # None: the rank never said done
+
+    def to_dict(self) -> dict[str, Any]:
+        place = {
+            "rank": self.rank,
+            "server_id": self.server_id,
+            "device_id": self.device_id,
+            "device": self.device,
+            "log": str(self.log),
+        }
+        return place | (asdict(self.report) if self.report else {})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """How a run ended and what it left behind."""
+
+    job: Job
+    exit_code: int  # 0: every rank said done and the result is verified
+    seconds: float  # from the first process to the last
+    folder: Path
+    summary: Path  # this result as JSON
+    predictions: tuple[Path, ...]  # verified, one file for each output of the network
+    batches: int  # verified batches
+    partial: tuple[Path, ...]  # of a failed run: what was verified until then
+    ranks: tuple[RankResult, ...]
+    cause: RootCause | None  # of the failure
+    followers: int  # other ranks that failed later or had to be stopped
+    accuracy: float | None = None  # share of predictions that hit their label, if there are labels
+
+    @property
+    def ok(self) -> bool:
+        return self.exit_code == 0
+
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        """Open the predictions, one array for each output of the network; nothing is read yet."""
+        return tuple(np.load(path, mmap_mode="r") for path in self.predictions)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what summary.json holds."""
+        return {
+            "status": "ok" if self.ok else "failed",
+            "exit_code": self.exit_code,
+            "seconds": round(self.seconds, 3),
+            "accuracy": self.accuracy,
+            "predictions": [_described(path) for path in self.predictions],
+            "partial": [_described(path) for path in self.partial],
+            "batches": self.batches,
+            "cause": _cause(self.cause) if self.cause else None,
+            "followers": self.followers,
+            "ranks": [rank.to_dict() for rank in self.ranks],
+            "job": self.job.model_dump(mode="json"),
+        }
+
+
+def _described(path: Path) -> Mapping[str, Any]:
+    array = np.load(path, mmap_mode="r")
+    return {"file": str(path), "shape": list(array.shape), "dtype": array.dtype.name}
+
+
+def _cause(cause: RootCause) -> Mapping[str, Any]:
+    return asdict(cause) | {"log": str(cause.log)}

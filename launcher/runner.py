@@ -1,0 +1,185 @@
+"""Run the ranks of this host to their end: the shell around the pure supervision. Parent only.
+
+One loop in one thread waits for the ranks' messages, the engine's news, signals and the next
+deadline; whatever comes is an event for ``Supervision``, whose answers are signals to send.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from pathlib import Path
+
+import zmq
+
+from launcher.agreement import VerificationError
+from launcher.collector import Collector
+from launcher.engines.engine import Engine
+from launcher.engines.local import LocalEngine
+from launcher.interrupts import Interrupts
+from launcher.outcome import Limits, Outcome, RootCause
+from launcher.results import Results
+from launcher.run_folder import RunFolder
+from launcher.supervision import (
+    Cause,
+    Event,
+    Heard,
+    Interrupted,
+    ResultRefused,
+    Supervision,
+    Tick,
+)
+from workers.protocol import Done, Message, Prediction, PredictionDigest, RankReport
+from workers.spec import CollectorAddress, WorkerSpec
+
+LONGEST_WAIT_S = 60.0  # poll() cannot wait for ever
+
+__all__ = ["Limits", "Outcome", "RootCause", "run_ranks"]
+
+
+def run_ranks(
+    specs: Sequence[WorkerSpec],
+    folder: RunFolder,
+    limits: Limits,
+    watch: Callable[[Message], None],
+) -> Outcome:
+    """Start the ranks, collect what they predict, and leave no process behind.
+
+    Args:
+        specs: one for each rank, without collector and job id.
+        watch: is shown every message as it comes, to tell the user.
+
+    Raises:
+        OSError: the folder cannot be written, or no process be started.
+    """
+    folder.create()
+    folder.set_aside_results()
+    ranks = [spec.rank for spec in specs]
+    with ExitStack() as stack:
+        results = stack.enter_context(closing(Results(ranks, folder)))
+        interrupts = stack.enter_context(Interrupts())
+        collector = stack.enter_context(Collector(ranks))
+        told = tell_ranks(specs, folder, collector.address)
+        engine = stack.enter_context(closing(LocalEngine(told, folder.engine_log)))
+        supervision = Supervision(ranks, limits, time.monotonic())
+        run = _Run(collector, engine, interrupts, results, watch)
+        run.until_finished(supervision)
+        outputs = run.publish(supervision)
+        partial = () if outputs else results.salvage()
+    cause = supervision.cause
+    return Outcome(
+        exit_code=0 if cause is None else cause.exit_code,
+        cause=None if cause is None else _root_cause(cause, told, folder),
+        followers=supervision.followers,
+        reports=run.reports,
+        outputs=outputs,
+        batches=results.batches,
+        partial=partial,
+    )
+
+
+def tell_ranks(
+    specs: Sequence[WorkerSpec], folder: RunFolder, collector: CollectorAddress
+) -> list[WorkerSpec]:
+    """Return the specs with what is known only now: whom to report to, and as which job."""
+    job_id = secrets.token_hex(8)
+    return [
+        replace(
+            spec,
+            collector=collector,
+            job_id=job_id,
+            log_file=spec.log_file or str(folder.log(spec.rank)),
+        )
+        for spec in specs
+    ]
+
+
+class _Run:
+    """Everything that can have news, and what is done with the news."""
+
+    def __init__(
+        self,
+        collector: Collector,
+        engine: Engine,
+        interrupts: Interrupts,
+        results: Results,
+        watch: Callable[[Message], None],
+    ) -> None:
+        self.reports: dict[int, RankReport] = {}
+        self._collector, self._engine, self._interrupts = collector, engine, interrupts
+        self._results, self._watch = results, watch
+        self._trusted = True  # until a prediction was refused; the later ones are not looked at
+        self._poller = zmq.Poller()
+        for source in (collector.socket, engine.fileno(), interrupts.fileno()):
+            self._poller.register(source, zmq.POLLIN)
+
+    def until_finished(self, supervision: Supervision) -> None:
+        """Pump events in and signals out until there is nothing left to wait for."""
+        while not supervision.finished:
+            for event in self._events(supervision.next_due_s):
+                for action in supervision.handle(event):
+                    self._engine.send_signal(action.rank, action.signal)
+
+    def publish(self, supervision: Supervision) -> tuple[Path, ...]:
+        """Name the prediction files if nothing speaks against it."""
+        if supervision.cause is None:
+            try:
+                return self._results.publish(self.reports)
+            except (VerificationError, OSError) as error:
+                supervision.handle(_refusal(error))
+        return ()
+
+    def _events(self, until_s: float) -> Iterator[Event]:
+        """Yield what happens until then, or at least that time has passed.
+
+        Messages come first. A rank exits only after its last word was acknowledged: read in
+        this order, a rank that explained itself is never taken for one that did not.
+        """
+        wait_s = min(max(0.0, until_s - time.monotonic()), LONGEST_WAIT_S)
+        news = dict(self._poller.poll(math.ceil(wait_s * 1000)))
+        for message in self._collector.receive():
+            yield Heard(message, time.monotonic())
+            yield from self._take(message)
+        if self._engine.fileno() in news:
+            yield from self._engine.receive(time.monotonic())
+        for number in self._interrupts.receive():
+            yield Interrupted(number, time.monotonic())
+        yield Tick(time.monotonic())
+
+    def _take(self, message: Message) -> Iterator[Event]:
+        self._watch(message)
+        if isinstance(message, Done):
+            self.reports[message.rank] = message.report
+        elif isinstance(message, (Prediction, PredictionDigest)) and self._trusted:
+            try:
+                self._results.take(message)
+            except (VerificationError, OSError) as error:
+                self._trusted = False
+                yield _refusal(error)
+
+
+def _refusal(error: VerificationError | OSError) -> ResultRefused:
+    rank = error.rank if isinstance(error, VerificationError) else None
+    exit_code = getattr(error, "exit_code", 1)
+    return ResultRefused(rank, type(error).__name__, str(error), exit_code, time.monotonic())
+
+
+def _root_cause(cause: Cause, specs: Sequence[WorkerSpec], folder: RunFolder) -> RootCause:
+    """Add where the rank is and where to read on."""
+    spec = next((spec for spec in specs if spec.rank == cause.rank), None)
+    no_rank_log = folder.engine_log if cause.kind == "EngineLost" else folder.logs
+    return RootCause(
+        rank=cause.rank,
+        server_id=spec and spec.server_id,
+        device_id=spec and spec.device_id,
+        phase=cause.phase,
+        kind=cause.kind,
+        message=cause.message,
+        traceback=cause.traceback,
+        log=Path(spec.log_file) if spec else no_rank_log,
+        exit_code=cause.exit_code,
+    )

@@ -1,0 +1,79 @@
+"""Say to a person how a run ended: the result and what it took, or the cause of the failure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from rich.table import Table
+
+from launcher.outcome import RootCause
+from launcher.run_result import Result
+from launcher.text import plural, seconds, shape, size
+from workers.protocol import PHASES
+
+TRACEBACK_LINES = 8  # the rest is in the log of the rank
+_TIMED_PHASES = PHASES[1:-1]
+
+
+def success(result: Result) -> list[str]:
+    """Return the lines that follow the table of ranks."""
+    lines = []
+    if result.accuracy is not None:
+        count = int(np.prod(result.arrays()[0].shape[:-1]))
+        lines.append(f"accuracy     {result.accuracy:.2%} of {plural(count, 'prediction')}")
+    for path, array in zip(result.predictions, result.arrays(), strict=True):
+        lines.append(f"predictions  {path} ({shape(array.shape)}, {array.dtype.name})")
+    lines.append(f"summary      {result.summary}")
+    lines.append(f"logs         {result.ranks[0].log.parent}")
+    ranks, batches = plural(len(result.ranks), "rank"), plural(result.batches, "batch")
+    lines.append(f"verified: {ranks} agree on {batches}, {seconds(result.seconds)}")
+    return lines
+
+
+def rank_table(result: Result) -> Table:
+    """Return a row for each rank: where it ran, and what every phase and the memory took."""
+    table = Table(box=None, pad_edge=False)
+    for title in ("rank", "device", *_TIMED_PHASES, "read", "slices", "peak memory"):
+        table.add_column(title, justify="left" if title == "device" else "right")
+    for rank in result.ranks:
+        if rank.report is None:
+            continue
+        times = [seconds(rank.report.phase_seconds.get(phase, 0.0)) for phase in _TIMED_PHASES]
+        bytes_of = (rank.report.bytes_read, rank.report.bytes_held, rank.report.peak_memory_bytes)
+        place = f"{rank.device} {rank.server_id}:{rank.device_id}"
+        table.add_row(str(rank.rank), place, *times, *map(size, bytes_of))
+    return table
+
+
+def failure(result: Result) -> list[str]:
+    """Return what a person must know, the most important first; at most 25 lines."""
+    if result.cause is None:
+        return [f"failed with exit code {result.exit_code}", f"logs: {result.ranks[0].log.parent}"]
+    return list(_failure(result, result.cause))
+
+
+def _failure(result: Result, cause: RootCause) -> Iterator[str]:
+    yield f"failed: {_who(cause)}{cause.kind} (exit code {cause.exit_code})"
+    yield from (f"  {line}" for line in _last_lines(cause.message, TRACEBACK_LINES))
+    if cause.traceback:
+        yield "last lines of its traceback:"
+        yield from (f"  {line}" for line in _last_lines(cause.traceback, TRACEBACK_LINES))
+    yield f"log: {cause.log}"
+    if result.followers:
+        what = plural(result.followers, "other rank")
+        yield f"{what} merely followed: stopped, or failed because of it"
+    for path in result.partial:
+        yield f"kept: {path} ({plural(result.batches, 'batch')} that had been verified)"
+
+
+def _who(cause: RootCause) -> str:
+    if cause.rank is None:
+        return ""
+    phase = f" in phase {cause.phase}" if cause.phase else ""
+    return f"rank {cause.rank} ({cause.server_id}, device {cause.device_id}){phase}: "
+
+
+def _last_lines(text: str, count: int) -> list[str]:
+    lines = text.strip().splitlines()
+    return lines if len(lines) <= count else ["...", *lines[-count:]]

@@ -1,0 +1,313 @@
+"""Decide who is told to end, when, and which failure is to blame. No process and no clock here.
+
+Events go in, each with the moment at which it was noticed; signals to send come out. The
+first failure is the root cause, and everything after it is a consequence. One kind of failure
+names its own cause: the echo, "my peer is gone". It is to blame only when nothing else has
+shown up within the grace period.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+from collections.abc import Iterable
+from dataclasses import dataclass
+from signal import Signals
+from typing import TypeAlias
+
+from launcher.outcome import Limits
+from workers.protocol import (
+    PHASES,
+    Done,
+    Failed,
+    Message,
+    PhaseEntered,
+    Prediction,
+    PredictionDigest,
+)
+
+DEADLINE_EXIT_CODE = 124
+DUMP_S = 1.0  # for hung ranks to write their stacks, before they are told to end
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A rank said something."""
+
+    message: Message
+    at_s: float
+
+
+@dataclass(frozen=True)
+class Exited:
+    """The process of a rank is no more."""
+
+    rank: int
+    exit_code: int
+    signal: int  # 0: it left by itself
+    at_s: float
+
+
+@dataclass(frozen=True)
+class EngineLost:
+    """What keeps the ranks of this host is no more, and they with it."""
+
+    exit_code: int
+    message: str
+    at_s: float
+
+
+@dataclass(frozen=True)
+class Interrupted:
+    """Somebody told the launcher to end."""
+
+    signal: int
+    at_s: float
+
+
+@dataclass(frozen=True)
+class ResultRefused:
+    """What was predicted cannot be trusted, or not be kept."""
+
+    rank: int | None
+    kind: str
+    message: str
+    exit_code: int
+    at_s: float
+
+
+@dataclass(frozen=True)
+class Tick:
+    """Time has passed."""
+
+    at_s: float
+
+
+Event: TypeAlias = "Heard | Exited | EngineLost | Interrupted | ResultRefused | Tick"
+
+
+@dataclass(frozen=True)
+class Send:
+    """Send a signal to the process of a rank."""
+
+    rank: int
+    signal: Signals
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cause:
+    """The first failure."""
+
+    rank: int | None = None
+    phase: str | None = None
+    kind: str
+    message: str
+    traceback: str = ""
+    exit_code: int
+
+
+class Supervision:
+    """The state of a run as far as its end is concerned."""
+
+    def __init__(self, ranks: Iterable[int], limits: Limits, started_at_s: float) -> None:
+        self.cause: Cause | None = None
+        self._ranks = frozenset(ranks)
+        self._limits = limits
+        self._running = set(self._ranks)
+        self._clean: set[int] = set()  # said done, and left with exit code 0
+        self._last_word: dict[int, Done | Failed] = {}
+        self._phase = dict.fromkeys(self._ranks, PHASES[0])
+        self._batches = dict.fromkeys(self._ranks, 0)
+        self._progress_s = dict.fromkeys(self._ranks, started_at_s)
+        self._killed: set[int] = set()
+        self._echo: Failed | None = None  # the first of them
+        # When something falls due, unless the run has ended before:
+        self._total_s = started_at_s + limits.total_s
+        self._blame_echo_s = math.inf
+        self._terminate_s = math.inf
+        self._kill_s = math.inf
+        self._give_up_s = math.inf
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to wait for."""
+        return not self._running
+
+    @property
+    def followers(self) -> int:
+        """How many other ranks failed after the cause, or had to be stopped."""
+        blamed = set() if self.cause is None else {self.cause.rank}
+        return len(self._ranks - self._clean - blamed) if self.cause else 0
+
+    @property
+    def next_due_s(self) -> float:
+        """When a Tick will have something to say, if no other event comes before."""
+        if self.cause is not None:
+            return min(self._terminate_s, self._kill_s, self._give_up_s)
+        oldest_s = min((self._progress_s[rank] for rank in self._running), default=math.inf)
+        return min(self._total_s, self._blame_echo_s, oldest_s + self._limits.phase_s)
+
+    def handle(self, event: Event) -> list[Send]:
+        """Return the signals that the shell must send, in order."""
+        match event:
+            case Heard(message):
+                actions = self._heard(message, event.at_s)
+            case Exited():
+                actions = self._exited(event)
+            case EngineLost(exit_code, message):
+                self._running.clear()
+                cause = Cause(kind="EngineLost", message=message, exit_code=exit_code)
+                actions = self._fail(cause, event.at_s)
+            case Interrupted(number):
+                actions = self._interrupted(number, event.at_s)
+            case ResultRefused(rank, kind, message, exit_code):
+                cause = Cause(rank=rank, kind=kind, message=message, exit_code=exit_code)
+                actions = self._fail(cause, event.at_s)
+            case Tick():
+                actions = []
+        return actions + self._due(event.at_s)
+
+    def _heard(self, message: Message, at_s: float) -> list[Send]:
+        rank = message.rank
+        self._progress_s[rank] = at_s
+        match message:
+            case PhaseEntered(_, phase):
+                self._phase[rank] = phase
+            case Prediction() | PredictionDigest():
+                self._batches[rank] += 1
+            case Done():
+                self._last_word[rank] = message
+            case Failed():
+                self._last_word[rank] = message
+                self._phase[rank] = message.phase
+                if message.echo_of is None:
+                    return self._fail(_cause_of(message), at_s)
+                if self._echo is None:
+                    self._echo = message
+                    self._blame_echo_s = at_s + self._limits.grace_s
+        return []
+
+    def _exited(self, event: Exited) -> list[Send]:
+        rank = event.rank
+        self._running.discard(rank)
+        last_word = self._last_word.get(rank)
+        if isinstance(last_word, Done) and event.exit_code == event.signal == 0:
+            self._clean.add(rank)
+        elif not isinstance(last_word, Failed):
+            return self._fail(self._cause_of_exit(event), event.at_s)
+        if not self._running and self._echo is not None:
+            return self._fail(_cause_of(self._echo), event.at_s)
+        return []
+
+    def _interrupted(self, number: int, at_s: float) -> list[Send]:
+        if self.cause is not None:
+            return self._kill(at_s)  # whoever sent it does not want to wait
+        name = Signals(number).name
+        message = f"the launcher was told to end by {name}"
+        cause = Cause(kind="Interrupted", message=message, exit_code=128 + number)
+        return self._fail(cause, at_s)
+
+    def _fail(self, cause: Cause, at_s: float) -> list[Send]:
+        if self.cause is not None:
+            return []  # a consequence
+        self.cause = cause
+        return self._terminate(at_s)
+
+    def _terminate(self, at_s: float) -> list[Send]:
+        self._terminate_s = math.inf
+        self._kill_s = at_s + self._limits.grace_s
+        # A rank that has said its last word is already on its way out.
+        return self._send(signal.SIGTERM, self._running - self._last_word.keys())
+
+    def _kill(self, at_s: float) -> list[Send]:
+        self._terminate_s = self._kill_s = math.inf
+        self._give_up_s = at_s + self._limits.grace_s
+        self._killed |= self._running
+        return self._send(signal.SIGKILL, self._running)
+
+    @staticmethod
+    def _send(number: Signals, ranks: Iterable[int]) -> list[Send]:
+        return [Send(rank, number) for rank in sorted(ranks)]
+
+    def _due(self, at_s: float) -> list[Send]:
+        """Do what the time asks for."""
+        if self.finished or at_s < self.next_due_s:
+            return []
+        if self.cause is None:
+            if at_s >= self._blame_echo_s and self._echo is not None:
+                return self._fail(_cause_of(self._echo), at_s)
+            return self._deadline(at_s)
+        if at_s >= self._give_up_s:
+            self._running.clear()  # not even SIGKILL ends them: stuck in the kernel
+            return []
+        return self._kill(at_s) if at_s >= self._kill_s else self._terminate(at_s)
+
+    def _deadline(self, at_s: float) -> list[Send]:
+        """Blame the ranks that are furthest behind: the others may be waiting for them."""
+        progress = {
+            rank: (PHASES.index(self._phase[rank]), self._batches[rank]) for rank in self._running
+        }
+        behind = sorted(r for r in progress if progress[r] == min(progress.values()))
+        phase = self._phase[behind[0]]
+        who = "rank" if len(behind) == 1 else "ranks"
+        stuck = f"{who} {_ranges(behind)} did not get on in phase {phase}"
+        if at_s >= self._total_s:
+            message = f"the run took longer than {self._limits.total_s:g} s; {stuck}"
+        else:
+            message = f"{stuck} for {self._limits.phase_s:g} s"
+        self.cause = Cause(
+            rank=behind[0] if len(behind) == 1 else None,
+            phase=phase,
+            kind="Deadline",
+            message=f"{message}; the log holds the stacks",
+            exit_code=DEADLINE_EXIT_CODE,
+        )
+        self._terminate_s = at_s + DUMP_S
+        return self._send(signal.SIGUSR1, self._running)
+
+    def _cause_of_exit(self, event: Exited) -> Cause:
+        said_done = event.rank in self._last_word
+        when = "after it was done" if said_done else "before it was done"
+        kind, exit_code = "Exited", event.exit_code or 1
+        message = f"left with exit code {event.exit_code} {when}, without a word why"
+        if event.signal:
+            name, exit_code = _signal_name(event.signal), 128 + event.signal
+            kind, message = name, f"ended by {name} ({signal.strsignal(event.signal)}) {when}"
+            if event.signal == signal.SIGKILL and event.rank not in self._killed:
+                message += (
+                    "; the launcher did not send it: likely out of memory (see dmesg),"
+                    " or killed from outside"
+                )
+        phase = self._phase[event.rank]
+        return Cause(
+            rank=event.rank, phase=phase, kind=kind, message=message, exit_code=exit_code
+        )
+
+
+def _cause_of(failed: Failed) -> Cause:
+    return Cause(
+        rank=failed.rank,
+        phase=failed.phase,
+        kind=failed.kind,
+        message=failed.message,
+        traceback=failed.traceback,
+        exit_code=failed.exit_code or 1,
+    )
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return Signals(number).name
+    except ValueError:
+        return f"signal {number}"  # real-time signals have no names
+
+
+def _ranges(ranks: list[int]) -> str:
+    """Return ``0-2, 5`` for ``[0, 1, 2, 5]``."""
+    parts: list[str] = []
+    start = ranks[0]
+    for rank, following in zip(ranks, [*ranks[1:], -1]):
+        if following != rank + 1:
+            parts.append(str(start) if start == rank else f"{start}-{rank}")
+            start = following
+    return ", ".join(parts)

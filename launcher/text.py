@@ -1,0 +1,30 @@
+"""Write numbers the way people read them."""
+
+from __future__ import annotations
+
+
+def seconds(value: float) -> str:
+    """Return ``1.2 s``, or ``35 ms`` for what is short."""
+    return f"{value:.1f} s" if value >= 0.0995 else f"{value * 1000:.0f} ms"
+
+
+def size(nbytes: float) -> str:
+    """Return a number of bytes in the largest unit that it fills."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if nbytes < 1024:
+            break
+        nbytes /= 1024
+    else:
+        unit = "TiB"
+    return f"{nbytes:.0f} {unit}" if unit == "B" else f"{nbytes:.1f} {unit}"
+
+
+def shape(dims: tuple[int, ...]) -> str:
+    """Return ``128 x 16``; a scalar has no dims."""
+    return " x ".join(map(str, dims)) or "scalar"
+
+
+def plural(count: int, noun: str) -> str:
+    """Return ``1 rank``, ``8 ranks`` or ``2 batches``."""
+    ending = "" if count == 1 else "es" if noun.endswith("ch") else "s"
+    return f"{count} {noun}{ending}"

@@ -1,0 +1,58 @@
+"""Turn what pydantic finds wrong in a document into problems that a user can act on."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from launcher.errors import Problem
+
+
+def did_you_mean(name: str, known: Collection[str]) -> str:
+    """Return the fix for a name that nobody knows."""
+    near = difflib.get_close_matches(name.replace("-", "_"), known, n=1)
+    return f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(known))}"
+
+
+def key_path(location: Sequence[str | int], root: str = "") -> str:
+    """Return ``("server_list", 0, "device")`` as ``server_list[0].device``."""
+    path = root
+    for step in location:
+        path += f"[{step}]" if isinstance(step, int) else f".{step}" if path else step
+    return path
+
+
+def problems_of(error: ValidationError, known: Collection[str], root: str = "") -> list[Problem]:
+    """Return one problem for each thing that pydantic found; ``known`` are the allowed keys."""
+    return [_problem(details, known, root) for details in error.errors(include_url=False)]
+
+
+def _problem(details: ErrorDetails, known: Collection[str], root: str) -> Problem:
+    where, given = key_path(details["loc"], root), details["input"]
+    match details["type"]:
+        case "extra_forbidden":
+            return Problem(where, "unknown key", did_you_mean(str(details["loc"][-1]), known))
+        case "missing":
+            return Problem(where, "missing", "add it")
+        case "string_type":
+            return Problem(where, f"{_shown(given)} is not a string", f'write "{given}"')
+        case "literal_error":
+            return Problem(where, f"{_shown(given)} is not known", f"try {_expected(details)}")
+        case "value_error":
+            return Problem(where, *details["ctx"]["error"].args)
+        case _:
+            fix = details["msg"].replace("Input should be", "it must be", 1)
+            return Problem(where, f"{_shown(given)} cannot be used", fix)
+
+
+def _expected(details: ErrorDetails) -> str:
+    return str(details["ctx"]["expected"]) if "ctx" in details else "another value"
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,74 @@
+"""Turn what the user's data callable returned into batches. Knows tensors by their looks alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from workers.errors import InputError
+
+
+class DataError(InputError):
+    """The predict data holds something that is no input of a network."""
+
+    def __init__(self, source: str, where: str, found: str) -> None:
+        super().__init__(source, where, found)
+        self.source, self.where, self.found = source, where, found
+
+    def __str__(self) -> str:
+        return (
+            f"{self.source}: {self.where} is {self.found}; return a Tensor or an array, a tuple"
+            " of them (several inputs of one batch), or an iterable of such batches"
+        )
+
+
+def batches_of(data: Any, source: str) -> Iterator[tuple[Any, ...]]:
+    """Yield the inputs of each prediction, one tuple a batch.
+
+    A tensor is one batch; so is a tuple of tensors, the inputs of a network that takes
+    several. Anything else is iterated: a list of tensors is that many batches.
+
+    Args:
+        source: the name of the callable that returned ``data``, for errors.
+
+    Raises:
+        DataError: there is no batch, or one that is not made of tensors.
+    """
+    if _is_tensor(data):
+        yield (data,)
+    elif isinstance(data, tuple) and any(map(_is_tensor, data)):
+        yield _batch(data, source, "its return value")
+    else:
+        yield from _iterate(data, source)
+
+
+def _iterate(data: Any, source: str) -> Iterator[tuple[Any, ...]]:
+    if not isinstance(data, Iterable) or isinstance(data, (Mapping, str, bytes)):
+        raise DataError(source, "its return value", _described(data))
+    number = -1
+    for number, batch in enumerate(data):
+        yield _batch(batch, source, f"batch {number}")
+    if number < 0:
+        raise DataError(source, "its return value", "empty")
+
+
+def _batch(batch: Any, source: str, where: str) -> tuple[Any, ...]:
+    if _is_tensor(batch):
+        return (batch,)
+    if not isinstance(batch, (tuple, list)) or not batch:
+        raise DataError(source, where, _described(batch))
+    for index, value in enumerate(batch):
+        if not _is_tensor(value):
+            raise DataError(source, f"input {index} of {where}", _described(value))
+    return tuple(batch)
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, np.ndarray) or callable(getattr(value, "asnumpy", None))
+
+
+def _described(value: Any) -> str:
+    empty = isinstance(value, (tuple, list)) and not value
+    return "empty" if empty else f"of type {type(value).__name__}"

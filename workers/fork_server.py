@@ -1,0 +1,166 @@
+"""Bring the ranks of one host to life for the launcher, and report how each of them ended.
+
+``python -m workers.fork_server FD [MODULE ...]`` imports the modules once and says that it is
+ready; every rank is a fork of it, or a fresh interpreter where a forked driver would not be
+safe. It ends when the launcher hangs up, on purpose or because it was killed, and takes the
+ranks with it; the ranks end when it is killed itself.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import importlib
+import os
+import selectors
+import signal
+import socket
+import sys
+import traceback
+from contextlib import suppress
+from typing import Any, NoReturn
+
+import psutil
+
+from workers.channel import Channel
+from workers.spec import WorkerSpec
+from workers.worker import run_process
+
+FRESH_INTERPRETER = ("ascend", "gpu")  # devices whose driver must not be forked
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+class ForkServer:
+    """The parent of every rank of this host."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._pids: dict[int, int] = {}  # of the ranks that run
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(channel, selectors.EVENT_READ)
+
+    def serve(self) -> None:
+        """Do what the launcher says until it hangs up; then leave no process behind."""
+        self._channel.send(event="ready")
+        while not self._channel.closed:
+            for key, _ in self._selector.select():
+                if key.fileobj is self._channel:
+                    for command in self._channel.receive():
+                        self._obey(command)
+                else:
+                    self._bury(key.data, pidfd=key.fd)
+        self._end_ranks()
+
+    def _obey(self, command: dict[str, Any]) -> None:
+        if command["do"] == "start":
+            self._start(WorkerSpec.from_json(command["spec"]))
+        elif command["rank"] in self._pids:  # else it ended in the meantime
+            os.kill(self._pids[command["rank"]], command["signal"])
+
+    def _start(self, spec: WorkerSpec) -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        server = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            self._become(spec, server)
+        self._pids[spec.rank] = pid
+        self._selector.register(os.pidfd_open(pid), selectors.EVENT_READ, spec.rank)
+        self._channel.send(event="started", rank=spec.rank, pid=pid)
+
+    def _become(self, spec: WorkerSpec, server: int) -> NoReturn:
+        """Leave the server's session, files and output behind, and be the rank."""
+        try:
+            os.setsid()
+            _die_with(server)
+            for key in list(self._selector.get_map().values()):
+                os.close(key.fd)
+            self._selector.close()
+            _redirect_output(spec.log_file)
+            if spec.device in FRESH_INTERPRETER:
+                _execute_interpreter(spec)
+            run_process(spec)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(1)
+
+    def _bury(self, rank: int, pidfd: int) -> None:
+        pid = self._pids.pop(rank)
+        # Until the rank is waited for, its pid is not given to another process or group.
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        _kill_group(pid)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        self._selector.unregister(pidfd)
+        os.close(pidfd)
+        self._channel.send(
+            event="exited", rank=rank, exit_code=max(code, 0), signal=max(-code, 0)
+        )
+
+    def _end_ranks(self) -> None:
+        """Kill the ranks and whatever they started, also what left their sessions."""
+        for pid in self._pids.values():
+            _kill_group(pid)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)  # it may not have had time to make its group
+        while descendants := psutil.Process().children(recursive=True):
+            for process in descendants:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+            psutil.wait_procs(descendants, timeout=1)
+
+
+def _die_with(parent: int) -> None:
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)  # it died before the line above
+
+
+def _redirect_output(log_file: str) -> None:
+    log = os.open(log_file or os.devnull, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
+    for descriptor in (1, 2):
+        os.dup2(log, descriptor)
+    os.close(log)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
+
+
+def _execute_interpreter(spec: WorkerSpec) -> NoReturn:
+    """Be a new Python; the spec goes through memory, because command lines are public."""
+    memory = os.memfd_create("spec", 0)  # without MFD_CLOEXEC: the new program reads it
+    os.write(memory, spec.to_json().encode())
+    os.lseek(memory, 0, os.SEEK_SET)
+    arguments = [sys.executable, "-P", "-m", "workers", "--spec-fd", str(memory)]
+    environment = {**spec.environment, "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
+    os.execve(sys.executable, arguments, environment)
+
+
+def _kill_group(pid: int) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def main() -> NoReturn:
+    """Serve, and end without Python's exit handlers: those of the modules are the ranks' own."""
+    exit_code = 1
+    try:
+        end, *modules = sys.argv[1:]
+        _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1)  # what outlives a rank becomes a child of this
+        for module in modules:
+            importlib.import_module(module)
+        gc.freeze()  # the ranks share these pages for as long as nobody writes to them
+        ForkServer(Channel(socket.socket(fileno=int(end)))).serve()
+        exit_code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(exit_code)
+
+
+if __name__ == "__main__":
+    main()

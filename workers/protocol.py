@@ -1,0 +1,274 @@
+"""Say what a rank may tell the collector, and how that looks on the wire.
+
+A message is one JSON header frame; a ``Prediction`` adds the raw bytes of its arrays. Nothing
+is ever executed to read one: whatever does not fit is a ``ProtocolError``. The collector
+answers a rank's last word (``Failed`` or ``Done``) with ``ACKNOWLEDGED``, and the rank waits
+for that before it exits: an exit that comes first is the exit of a rank that said nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+
+PHASES = ("started", "context", "layout", "load", "compile", "predict", "done")
+OWNER_RANK = 0  # sends whole predictions; every other rank sends digests of the same arrays
+ACKNOWLEDGED = b"acknowledged"
+CHUNK_BYTES = 16 << 20  # arrays travel in frames of at most this size
+MAX_FRAME_BYTES = CHUNK_BYTES + (1 << 16)  # what the collector accepts; CURVE adds some bytes
+MAX_TEXT = 1 << 20  # characters of a message or traceback
+
+# The dtypes that a .npy file can hold and any NumPy can read.
+WIRE_DTYPES = frozenset(
+    "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64"
+    " float16 float32 float64 complex64 complex128".split()
+)
+
+Frame: TypeAlias = "bytes | memoryview"
+
+
+class ProtocolError(Exception):
+    """A message cannot be sent, or what arrived is none."""
+
+
+@dataclass(frozen=True)
+class PhaseEntered:
+    """A rank begins a phase of its life."""
+
+    rank: int
+    phase: str  # one of PHASES
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The outputs of one batch, from the rank that owns them."""
+
+    rank: int
+    batch: int  # 0, 1, 2, ... without a gap
+    outputs: tuple[np.ndarray, ...]
+
+
+@dataclass(frozen=True)
+class PredictionDigest:
+    """What another rank computed for the same batch, as checksums."""
+
+    rank: int
+    batch: int
+    shapes: tuple[tuple[int, ...], ...]
+    dtypes: tuple[str, ...]
+    digests: tuple[str, ...]  # sha256 of the C-contiguous bytes, hexadecimal
+
+    @classmethod
+    def of(cls, rank: int, batch: int, outputs: Sequence[np.ndarray]) -> PredictionDigest:
+        """Return what a rank that computed ``outputs`` would say of them."""
+        return cls(
+            rank,
+            batch,
+            tuple(output.shape for output in outputs),
+            tuple(output.dtype.name for output in outputs),
+            tuple(hashlib.sha256(_bytes_of(output)).hexdigest() for output in outputs),
+        )
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A rank cannot go on: its last word."""
+
+    rank: int
+    phase: str
+    kind: str  # class name of the exception
+    message: str
+    traceback: str
+    exit_code: int
+    echo_of: int | None = None  # the peer whose loss this failure merely echoes
+
+
+@dataclass(frozen=True)
+class RankReport:
+    """What a rank that succeeded used."""
+
+    phase_seconds: Mapping[str, float]
+    bytes_read: int  # of checkpoint files
+    bytes_held: int  # of the slices of this rank
+    peak_memory_bytes: int
+    batches: int
+
+
+@dataclass(frozen=True)
+class Done:
+    """A rank has delivered every batch: its last word."""
+
+    rank: int
+    report: RankReport
+
+
+Message: TypeAlias = "PhaseEntered | Prediction | PredictionDigest | Failed | Done"
+
+
+def encode(message: Message) -> list[Frame]:
+    """Return the frames of a message; arrays are not copied unless they are not contiguous.
+
+    Raises:
+        ProtocolError: an output is of a dtype that no .npy file can hold.
+    """
+    if not isinstance(message, Prediction):
+        return [_header(type(message).__name__, asdict(message))]
+    for output in message.outputs:
+        if output.dtype.name not in WIRE_DTYPES:
+            raise ProtocolError(
+                f"the network returned an output of dtype {output.dtype.name}, which a .npy"
+                " file cannot hold; let it end in a cast to float32"
+            )
+    outputs = [{"shape": o.shape, "dtype": o.dtype.name} for o in message.outputs]
+    fields = {"rank": message.rank, "batch": message.batch, "outputs": outputs}
+    return [
+        _header("Prediction", fields),
+        *(chunk for output in message.outputs for chunk in _chunks(output)),
+    ]
+
+
+def decode(frames: Sequence[Frame]) -> Message:
+    """Return the message that ``frames`` hold.
+
+    Raises:
+        ProtocolError: they hold none, or not exactly one.
+    """
+    try:
+        kind, fields = _read_header(frames)
+        if kind == "Prediction":
+            return _read_prediction(fields, frames[1:])
+        if len(frames) > 1:
+            raise ProtocolError(f"a {kind} has one frame, not {len(frames)}")
+        return _READERS[kind](fields)
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise ProtocolError(f"not a message: {type(error).__name__}: {error}") from error
+
+
+def _header(kind: str, fields: Mapping[str, Any]) -> bytes:
+    return json.dumps({"kind": kind, **fields}).encode()
+
+
+def _bytes_of(array: np.ndarray) -> memoryview:
+    """Return the bytes of an array in C order and this machine's byte order."""
+    native = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+    return native.reshape(-1).view(np.uint8).data
+
+
+def _chunks(array: np.ndarray) -> Iterator[memoryview]:
+    data = _bytes_of(array)
+    for start in range(0, len(data), CHUNK_BYTES):
+        yield data[start : start + CHUNK_BYTES]
+
+
+def _read_header(frames: Sequence[Frame]) -> tuple[str, dict[str, Any]]:
+    if not frames:
+        raise ProtocolError("not a message: no frame")
+    fields = json.loads(bytes(frames[0]))
+    if not isinstance(fields, dict):
+        raise ProtocolError("not a message: the header is no object")
+    return _text(fields.pop("kind")), fields
+
+
+def _read_prediction(fields: Mapping[str, Any], frames: Sequence[Frame]) -> Prediction:
+    chunks = iter(frames)
+    outputs = []
+    for described in fields["outputs"]:
+        shape, dtype = _shape(described["shape"]), _wire_dtype(described["dtype"])
+        size = math.prod(shape) * dtype.itemsize
+        parts = [next(chunks, b"") for _ in range(-(-size // CHUNK_BYTES))]
+        data = parts[0] if len(parts) == 1 else b"".join(parts)
+        if len(data) != size:
+            raise ProtocolError(f"an output of {size} bytes came with {len(data)}")
+        outputs.append(np.frombuffer(data, dtype).reshape(shape))
+    if next(chunks, None) is not None:
+        raise ProtocolError("more frames than the outputs need")
+    return Prediction(_count(fields["rank"]), _count(fields["batch"]), tuple(outputs))
+
+
+def _read_phase(fields: Mapping[str, Any]) -> PhaseEntered:
+    return PhaseEntered(_count(fields["rank"]), _phase(fields["phase"]))
+
+
+def _read_digest(fields: Mapping[str, Any]) -> PredictionDigest:
+    digest = PredictionDigest(
+        _count(fields["rank"]),
+        _count(fields["batch"]),
+        tuple(_shape(shape) for shape in fields["shapes"]),
+        tuple(_wire_dtype(name).name for name in fields["dtypes"]),
+        tuple(_text(text) for text in fields["digests"]),
+    )
+    if not len(digest.shapes) == len(digest.dtypes) == len(digest.digests):
+        raise ProtocolError("a digest needs one shape, dtype and checksum per output")
+    return digest
+
+
+def _read_failed(fields: Mapping[str, Any]) -> Failed:
+    echo_of = fields["echo_of"]
+    return Failed(
+        _count(fields["rank"]),
+        _phase(fields["phase"]),
+        _text(fields["kind"]),
+        _text(fields["message"]),
+        _text(fields["traceback"]),
+        _count(fields["exit_code"]),
+        None if echo_of is None else _count(echo_of),
+    )
+
+
+def _read_done(fields: Mapping[str, Any]) -> Done:
+    report = fields["report"]
+    seconds = {_phase(phase): _seconds(s) for phase, s in report["phase_seconds"].items()}
+    counts = ("bytes_read", "bytes_held", "peak_memory_bytes", "batches")
+    return Done(
+        _count(fields["rank"]), RankReport(seconds, *(_count(report[name]) for name in counts))
+    )
+
+
+_READERS: Mapping[str, Callable[[Mapping[str, Any]], Message]] = {
+    "PhaseEntered": _read_phase,
+    "PredictionDigest": _read_digest,
+    "Failed": _read_failed,
+    "Done": _read_done,
+}
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or value < 0:  # a bool is an int too
+        raise ProtocolError(f"expected a number from 0, not {value!r:.60}")
+    return value
+
+
+def _seconds(value: Any) -> float:
+    if type(value) not in (int, float) or not 0 <= value < math.inf:
+        raise ProtocolError(f"expected seconds, not {value!r:.60}")
+    return float(value)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or len(value) > MAX_TEXT:
+        raise ProtocolError(f"expected a text, not {value!r:.60}")
+    return value
+
+
+def _phase(value: Any) -> str:
+    if value not in PHASES:
+        raise ProtocolError(f"expected a phase, not {value!r:.60}")
+    return str(value)
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    if not isinstance(value, list) or len(value) > 32:
+        raise ProtocolError(f"expected a shape, not {value!r:.60}")
+    return tuple(_count(size) for size in value)
+
+
+def _wire_dtype(value: Any) -> np.dtype[Any]:
+    if _text(value) not in WIRE_DTYPES:
+        raise ProtocolError(f"expected a dtype, not {value!r:.60}")
+    return np.dtype(value)

@@ -1,0 +1,212 @@
+"""Decide what to copy from where. No I/O and no tensors: only numbers."""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+from workers.resharding.checkpoint import SavedParameter, SlicedCheckpoint
+from workers.resharding.checkpoint_file import FileIdentity, SavedTensor
+from workers.resharding.dtypes import STORAGE
+from workers.resharding.errors import (
+    CoverageError,
+    DtypeMismatchError,
+    LayoutError,
+    MissingParametersError,
+    OverlapError,
+    ShapeMismatchError,
+)
+from workers.resharding.layout import Layout
+from workers.resharding.region import Region, first_overlap, flat_boxes
+
+
+class Wanted(Protocol):
+    """What a network says of one of its parameters."""
+
+    @property
+    def layout(self) -> Layout: ...
+
+    @property
+    def full_shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> str: ...  # MindSpore's name
+
+
+@dataclass(frozen=True)
+class CopyStep:
+    """One box that goes from the saved slice of a rank into the wanted box."""
+
+    source_rank: int
+    source: Region  # in the coordinates of that rank's saved slice
+    target: Region  # in the coordinates of the wanted box
+
+
+def plan_parameter(
+    parameter: str, wanted: Region, saved: Mapping[int, Region], nearest: int = 0
+) -> tuple[CopyStep, ...]:
+    """Return the copies that fill ``wanted`` exactly once.
+
+    Args:
+        saved: for each source rank, the region that it holds. Ranks with equal regions are
+            replicas; of them the one nearest to ``nearest`` is read, the lower one in a tie.
+
+    Raises:
+        OverlapError: two saved regions overlap inside ``wanted`` without being equal.
+        CoverageError: the saved regions leave part of ``wanted`` unfilled.
+    """
+    if wanted.num_elements == 0:
+        return ()
+    reader: dict[Region, int] = {}  # the rank to read each distinct region from
+    for rank in sorted(saved, key=lambda rank: (abs(rank - nearest), rank)):
+        reader.setdefault(saved[rank], rank)
+    hits = [
+        (rank, region, common)
+        for region, rank in reader.items()
+        if (common := region.intersect(wanted)) is not None
+    ]
+    clash = first_overlap([common for _, _, common in hits])
+    if clash is not None:
+        (one, first, _), (other, second, _) = (hits[index] for index in clash)
+        raise OverlapError(parameter, one, other, f"{first} and {second}")
+    # Disjoint boxes inside ``wanted`` whose sizes add up to it must tile it.
+    covered = sum(common.num_elements for _, _, common in hits)
+    if covered != wanted.num_elements:
+        raise CoverageError(parameter, wanted.num_elements, covered)
+    return tuple(
+        CopyStep(rank, common.relative_to(region), common.relative_to(wanted))
+        for rank, region, common in sorted(hits, key=lambda hit: hit[0])
+    )
+
+
+@dataclass(frozen=True)
+class FileRead:
+    """A box of one file that goes into a box of the wanted slice."""
+
+    path: Path
+    offset: int  # in bytes, of the block
+    shape: tuple[int, ...]  # of the block: a run of the file, holding a tensor or a part of it
+    source: Region  # in the coordinates of the block
+    target: Region  # in the coordinates of the wanted slice
+
+
+@dataclass(frozen=True)
+class SlicePlan:
+    """How the slice of one parameter is read."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]  # of the slice
+    reads: tuple[FileRead, ...]  # they fill it exactly once
+
+    @property
+    def itemsize(self) -> int:
+        return STORAGE[self.dtype].itemsize
+
+
+@dataclass(frozen=True)
+class LoadPlan:
+    """All that one rank reads, and how to tell that a file is still the one that was planned."""
+
+    rank: int
+    slices: tuple[SlicePlan, ...]
+    files: Mapping[Path, FileIdentity]
+
+    @cached_property
+    def bytes_by_file(self) -> Mapping[Path, int]:
+        """The bytes to read from each file."""
+        count: Counter[Path] = Counter()
+        for part in self.slices:
+            for read in part.reads:
+                count[read.path] += read.source.num_elements * part.itemsize
+        return count
+
+    @property
+    def bytes_to_read(self) -> int:
+        return sum(self.bytes_by_file.values())
+
+    def __str__(self) -> str:
+        lines = [f"rank {self.rank} reads {self.bytes_to_read:,} bytes"]
+        lines += [f"  {count:>15,}  {path}" for path, count in self.bytes_by_file.items()]
+        return "\n".join(lines)
+
+
+def plan_rank(
+    checkpoint: SlicedCheckpoint, wanted: Mapping[str, Wanted], rank: int
+) -> LoadPlan:
+    """Return the reads that give a rank its slice of every wanted parameter.
+
+    What the checkpoint holds beyond that (optimizer state, counters) is not read.
+
+    Raises:
+        MissingParametersError: the checkpoint lacks parameters.
+        ShapeMismatchError, DtypeMismatchError: a parameter is not what the network wants.
+        LayoutError: a wanted layout does not fit its parameter.
+        OverlapError, CoverageError: the saved slices do not make the wanted one.
+    """
+    missing = tuple(name for name in wanted if name not in checkpoint.parameters)
+    if missing:
+        similar = difflib.get_close_matches(missing[0], checkpoint.parameters)
+        path = next(iter(checkpoint.files.values())).path
+        raise MissingParametersError(missing, str(path), tuple(similar))
+    slices = tuple(_plan_slice(checkpoint, name, wanted[name], rank) for name in wanted)
+    paths = {read.path for part in slices for read in part.reads}
+    files = {index.path: index.identity for index in checkpoint.files.values()}
+    return LoadPlan(rank, slices, {path: files[path] for path in files if path in paths})
+
+
+def _plan_slice(checkpoint: SlicedCheckpoint, name: str, want: Wanted, rank: int) -> SlicePlan:
+    saved = checkpoint.parameters[name]
+    _check_same_tensor(checkpoint, name, want, saved)
+    try:
+        region = want.layout.region(rank, want.full_shape)
+    except LayoutError as error:
+        raise error.of(name) from error
+    steps = plan_parameter(name, region, saved.regions, nearest=rank)
+    reads = tuple(read for step in steps for read in _file_reads(checkpoint, name, step))
+    return SlicePlan(name, saved.dtype, region.shape, reads)
+
+
+def _check_same_tensor(
+    checkpoint: SlicedCheckpoint, name: str, want: Wanted, saved: SavedParameter
+) -> None:
+    file = checkpoint.files[saved.holders[0]]
+    if saved.dtype != want.dtype or saved.dtype not in STORAGE:
+        raise DtypeMismatchError(name, want.dtype, saved.dtype, str(file.path))
+    if saved.full_shape != tuple(want.full_shape):
+        raise ShapeMismatchError(
+            name,
+            tuple(want.full_shape),
+            saved.full_shape,
+            file.tensors[name].dims,
+            str(file.path),
+            str(saved.layout),
+        )
+
+
+def _file_reads(checkpoint: SlicedCheckpoint, name: str, step: CopyStep) -> Iterator[FileRead]:
+    """Divide a copy among the blocks in which the file of its source rank holds the slice."""
+    index = checkpoint.files[step.source_rank]
+    for offset, block in _blocks(index.tensors[name]):
+        common = block.intersect(step.source)
+        if common is not None:
+            in_step = common.relative_to(step.source)
+            start = tuple(map(int.__add__, in_step.start, step.target.start))
+            target = Region(start, tuple(map(int.__add__, start, common.shape)))
+            yield FileRead(index.path, offset, block.shape, common.relative_to(block), target)
+
+
+def _blocks(tensor: SavedTensor) -> Iterator[tuple[int, Region]]:
+    """Yield boxes of a saved slice that are runs of the file, each with its offset in bytes."""
+    itemsize, first = STORAGE[tensor.dtype].itemsize, 0
+    for chunk in tensor.chunks:
+        offset, last = chunk.offset, first + chunk.nbytes // itemsize
+        for box in flat_boxes(tensor.dims, first, last):
+            yield offset, box
+            offset += box.num_elements * itemsize
+        first = last

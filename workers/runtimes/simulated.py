@@ -1,0 +1,106 @@
+"""Run one rank of a device job on a CPU: the same network, slices and collectives, no device.
+
+MindSpore builds the network under the same parallel context as on a device, then refuses to
+compile it for a CPU; from there on ``workers.spmd`` executes the parallel program itself.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import mindspore
+import numpy as np
+
+from workers.data import batches_of
+from workers.entry_point import load_entry_point
+from workers.errors import InputError
+from workers.runtimes.runtime import WantedParameter
+from workers.spec import WorkerSpec
+from workers.spmd.capture import capture, set_parallel_context
+from workers.spmd.execute import RankProgram
+from workers.spmd.mesh import Mesh
+from workers.spmd.partition import partition
+from workers.spmd.program import Program
+
+
+class SimulatedRuntime:
+    """The ``Runtime`` of a simulated rank."""
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        self._spec = spec
+        self._network: Any = None
+        self._batches: Iterator[tuple[Any, ...]] = iter(())
+        self._first: tuple[Any, ...] = ()
+        self._program: Program | None = None
+        self._slices: Mapping[str, np.ndarray] = {}
+        self._rank_program: RankProgram | None = None
+        self._mesh: Mesh | None = None
+
+    def open(self) -> None:
+        """Set the parallel context; under it, build the network and its first input."""
+        spec = self._spec
+        mindspore.runtime.dispatch_threads_num(spec.threads)
+        set_parallel_context(spec.rank, spec.rank_size, spec.strategy)
+        self._network = load_entry_point(spec.network, spec.search_path)()
+        data = load_entry_point(spec.predict_data, spec.search_path)()
+        self._batches = map(_as_tensors, batches_of(data, spec.predict_data))
+        self._first = next(self._batches)
+
+    def divide(self) -> Program:
+        """Compile the network and divide it; afterwards only the program is left of it."""
+        self._program = partition(capture(self._network, self._first), self._spec.rank_size)
+        self._network = None
+        return self._program
+
+    def wanted_parameters(self) -> Mapping[str, WantedParameter]:
+        """Return where the program wants each parameter."""
+        return {
+            name: WantedParameter(placed.layout, placed.value.shape, placed.value.dtype)
+            for name, placed in self.divide().parameters.items()
+        }
+
+    def load(self, slices: Mapping[str, np.ndarray]) -> None:
+        """Take this rank's slices."""
+        self._slices = slices
+
+    def compile(self) -> None:
+        """Meet the other ranks and prepare this rank's steps."""
+        assert self._program is not None  # the worker asked for the layout before
+        mindspore.set_context(mode=mindspore.PYNATIVE_MODE)
+        spec = self._spec
+        if spec.rank_size > 1:
+            self._mesh = Mesh(spec.rank, spec.rank_size, spec.job_id)
+        self._rank_program = RankProgram(self._program, spec.rank, self._mesh)
+        self._rank_program.load(self._slices)
+
+    def batches(self) -> Iterator[tuple[Any, ...]]:
+        """Yield the inputs, the first one again."""
+        yield from itertools.chain([self._first], self._batches)
+
+    def predict(self, batch: tuple[Any, ...]) -> tuple[np.ndarray, ...]:
+        """Run the program on one batch. Blocks until the other ranks do."""
+        assert self._rank_program is not None  # compile() comes first
+        wanted, found = _shapes(self._first), _shapes(batch)
+        if wanted != found:
+            raise InputError(
+                f"{self._spec.predict_data}: a batch has the shapes {found}, but the program was"
+                f" made for the first batch, {wanted}; give batches of one shape"
+            )
+        return self._rank_program.run(batch)
+
+    def close(self) -> None:
+        """Hang up on the other ranks and let go of the slices."""
+        if self._mesh is not None:
+            self._mesh.close()
+        self._mesh = self._rank_program = None
+        self._slices = {}
+
+
+def _as_tensors(batch: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(mindspore.Tensor(x) if isinstance(x, np.ndarray) else x for x in batch)
+
+
+def _shapes(batch: tuple[Any, ...]) -> list[tuple[tuple[int, ...], str]]:
+    return [(tuple(x.shape), str(x.dtype)) for x in batch]

@@ -1,0 +1,63 @@
+"""Run the network whole on one device, without a parallel context. One rank."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import mindspore
+import numpy as np
+
+from workers.resharding.layout import Layout
+from workers.runtimes.runtime import WantedParameter
+from workers.runtimes.tensors import to_arrays, to_tensor
+from workers.runtimes.user_code import make_batches, make_network
+from workers.spec import WorkerSpec
+
+
+class SingleRuntime:
+    """The ``Runtime`` of one device, which MindSpore chooses: an accelerator, or else the CPU."""
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        self._spec = spec
+        self._network: Any = None
+        self._first: tuple[Any, ...] = ()
+        self._batches: Iterator[tuple[Any, ...]] = iter(())
+
+    def open(self) -> None:
+        """Build the network and its input."""
+        mindspore.set_context(mode=mindspore.GRAPH_MODE)
+        self._network = make_network(self._spec)
+        self._first, self._batches = make_batches(self._spec)
+
+    def wanted_parameters(self) -> Mapping[str, WantedParameter]:
+        """Return every parameter of the network, whole."""
+        return {
+            parameter.name: WantedParameter(
+                layout=Layout(device_matrix=(1,), axes=((),) * parameter.ndim),
+                full_shape=tuple(parameter.shape),
+                dtype=str(parameter.dtype),
+            )
+            for parameter in self._network.get_parameters()
+        }
+
+    def load(self, slices: Mapping[str, np.ndarray]) -> None:
+        """Put every parameter on the memory of its array, without a copy."""
+        for parameter in self._network.get_parameters():
+            parameter.set_data(to_tensor(slices[parameter.name], str(parameter.dtype)))
+
+    def compile(self) -> None:
+        """Compile for the first batch; batches of its shape reuse that."""
+        self._network.compile(*self._first)
+
+    def batches(self) -> Iterator[tuple[Any, ...]]:
+        """Yield the inputs of each prediction, in the order of the user's data."""
+        return self._batches
+
+    def predict(self, batch: tuple[Any, ...]) -> tuple[np.ndarray, ...]:
+        """Return the outputs of the network."""
+        return to_arrays(self._network(*batch))
+
+    def close(self) -> None:
+        """Let go of the network and its data."""
+        self._network, self._first, self._batches = None, (), iter(())

@@ -1,0 +1,50 @@
+"""Say what one rank is told before it starts: who it is, what it runs, where it reports."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectorAddress:
+    """Where the result collector listens, and the CURVE keys to talk to it (z85 text)."""
+
+    endpoint: str  # "tcp://127.0.0.1:40123"
+    server_key: str  # public key of the collector
+    public_key: str  # the pair that every rank of this job uses
+    secret_key: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerSpec:
+    """Everything one rank depends on. Made by the launcher, never changed."""
+
+    rank: int  # global: 0 .. rank_size - 1
+    rank_size: int
+    local_rank: int  # 0 .. ranks of this host - 1
+    device_id: int  # index of the NPU on its own server
+    server_id: str  # address of the server, as HCCL knows it
+    device: str  # "simulated", "single", "ascend" or "gpu": which runtime
+    network: str  # "pkg.module:factory" or "path/file.py:factory"
+    predict_data: str
+    checkpoint: str | None = None  # absolute pattern, may hold {rank}
+    strategy: str | None = None  # absolute path of the strategy file (or folder of stages)
+    search_path: tuple[str, ...] = ()  # put in front of sys.path to find the user's modules
+    threads: int = 1  # CPU threads that operators of this rank may use
+    log_file: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)  # the whole environment of the process
+    job_id: str = ""  # random; names the sockets of the ranks of one host
+    collector: CollectorAddress | None = None
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> WorkerSpec:
+        values = json.loads(text)
+        if values.get("collector") is not None:
+            values["collector"] = CollectorAddress(**values["collector"])
+        values["search_path"] = tuple(values["search_path"])
+        return cls(**values)

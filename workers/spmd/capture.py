@@ -1,0 +1,66 @@
+"""Compile a network to MindIR without allocating its parameters and without a parallel backend.
+
+MindSpore refuses to compile ``semi_auto_parallel`` for a CPU. The strategies are attributes of
+the operators, though, and survive a stand-alone compilation: so the network is built under the
+parallel context, as it is on a device, and compiled without it.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+from collections.abc import Sequence
+from typing import Any
+
+import mindspore
+import numpy as np
+from mindspore.common.api import _cell_graph_executor
+from mindspore.common.dtype import _dtype_to_nptype
+from mindspore.train.mind_ir_pb2 import ModelProto
+
+from workers.spmd.errors import CaptureError
+from workers.spmd.graph import Graph, parse_graph
+
+
+def set_parallel_context(rank: int, rank_size: int, strategy_file: str | None = None) -> None:
+    """Set the context of the tutorial: semi_auto_parallel, whole batches, the strategy file."""
+    mindspore.set_context(mode=mindspore.GRAPH_MODE, device_target="CPU")
+    mindspore.set_auto_parallel_context(
+        parallel_mode="semi_auto_parallel",
+        full_batch=True,
+        device_num=rank_size,
+        global_rank=rank,
+        **({"strategy_ckpt_load_file": strategy_file} if strategy_file else {}),
+    )
+
+
+def capture(network: mindspore.nn.Cell, inputs: Sequence[Any]) -> Graph:
+    """Return the graph of a network that was built under ``set_parallel_context``.
+
+    Its parameters hold nothing afterwards that can be used. Leaves the parallel context.
+
+    Raises:
+        CaptureError: MindSpore cannot compile the network.
+    """
+    network.set_train(False)
+    for parameter in network.get_parameters():
+        if parameter.has_init:
+            parameter.set_data(_untouched(parameter))
+    mindspore.reset_auto_parallel_context()
+    executor = _cell_graph_executor
+    try:
+        graph_id, _ = executor.compile(network, *inputs, phase="export.predict", do_convert=False)
+        ir = executor._get_func_graph_proto(network, graph_id, "mind_ir", incremental=False)
+    except Exception as error:  # whatever the user's construct raises while it is compiled
+        text = str(error).split("\n\n----")[0].strip()
+        raise CaptureError(f"MindSpore cannot compile the network: {text}") from error
+    return parse_graph(ModelProto.FromString(ir))
+
+
+def _untouched(parameter: Any) -> Any:
+    """Return a tensor of a parameter's type on memory that nobody touches, so it costs none."""
+    count = math.prod(parameter.shape)
+    dtype = _dtype_to_nptype(parameter.dtype)
+    memory = mmap.mmap(-1, max(count * np.dtype(dtype).itemsize, 1))
+    array = np.frombuffer(memory, dtype=dtype, count=count).reshape(parameter.shape)
+    return mindspore.Tensor.from_numpy(array)

@@ -1,0 +1,34 @@
+"""Name what makes a network impossible to run on simulated ranks."""
+
+from __future__ import annotations
+
+from workers.errors import InputError
+
+
+class CaptureError(InputError):
+    """MindSpore could not compile the network, or compiled something that no rank can run."""
+
+
+class StrategyError(InputError):
+    """MindSpore would refuse the strategy of an operator."""
+
+    def __init__(self, operator: str, reason: str) -> None:
+        super().__init__(operator, reason)
+        self.operator, self.reason = operator, reason
+
+    def __str__(self) -> str:
+        return f"{self.operator}: {self.reason}"
+
+
+class ParameterConflictError(InputError):
+    """One parameter, two operators, two layouts: MindSpore refuses the network."""
+
+    def __init__(self, parameter: str, first: str, second: str) -> None:
+        super().__init__(parameter, first, second)
+        self.parameter, self.first, self.second = parameter, first, second
+
+    def __str__(self) -> str:
+        return (
+            f"the parameter {self.parameter} has multiple users that divide it differently:"
+            f" {self.first}, and {self.second}; give these operators strategies that cut it alike"
+        )

@@ -1,0 +1,152 @@
+"""Run one rank's part of a parallel program: prepared once, then reused for every batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from workers.spmd import collectives
+from workers.spmd.graph import Constant, Operand
+from workers.spmd.mesh import Mesh
+from workers.spmd.operators import kernel, look_up, to_array, to_tensor
+from workers.spmd.partition import values_of
+from workers.spmd.program import Compute, Program, Redistribute, Reduce, Step
+from workers.spmd.redistribution import plan_redistribution, reduction_groups
+
+Values = dict[str, Any]  # name -> tensor: all that the rank holds at one moment
+
+
+class RankProgram:
+    """The steps of one rank."""
+
+    def __init__(self, program: Program, rank: int, mesh: Mesh | None) -> None:
+        """Prepare every step. ``mesh`` may be None when there is one rank."""
+        self._program, self._rank, self._mesh = program, rank, mesh
+        self._parameters: Values = {}
+        self._steps = [self._prepare(step) for step in program.steps]
+        self._released = _last_uses(program)
+
+    def load(self, slices: Mapping[str, np.ndarray]) -> None:
+        """Take this rank's slice of every parameter, without a copy."""
+        self._parameters = {
+            name: to_tensor(slices[name], placed.value.dtype)
+            for name, placed in self._program.parameters.items()
+        }
+
+    def run(self, inputs: Sequence[Any]) -> tuple[np.ndarray, ...]:
+        """Predict one batch. Blocks until the other ranks run it too."""
+        values: Values = dict(self._parameters)
+        for declared, tensor in zip(self._program.inputs, inputs, strict=True):
+            values[declared.name] = tensor
+        for run_step, released in zip(self._steps, self._released, strict=True):
+            run_step(values)
+            for name in released:
+                del values[name]
+        return tuple(_result(x, values) for x in _leaves(self._program.outputs))
+
+    def _prepare(self, step: Step) -> Callable[[Values], None]:
+        if isinstance(step, Compute):
+            return self.prepare_compute(step, self._rank)
+        if isinstance(step, Redistribute):
+            return self._prepare_redistribution(step)
+        return self._prepare_reduction(step)
+
+    @staticmethod
+    def prepare_compute(step: Compute, rank: int) -> Callable[[Values], None]:
+        """Return a function that runs one operator on what ``rank`` holds."""
+        names = [value.name for value in values_of(step.node.inputs)]
+        outputs = [value.name for value in step.node.outputs]
+        if step.looked_up is not None:
+            table = step.looked_up
+            region = table.layout.region(rank, table.value.shape)
+            run = look_up(region.start[0], region.shape[0])
+            names = names[:2]
+        else:
+            run = kernel(step.node)
+
+        def compute(values: Values) -> None:
+            values.update(zip(outputs, run(*[values[name] for name in names]), strict=True))
+
+        return compute
+
+    def _prepare_redistribution(self, step: Redistribute) -> Callable[[Values], None]:
+        source, target, shape = step.source, step.target, step.source.value.shape
+        transfer = plan_redistribution(source.layout, target.layout, shape)[self._rank]
+        local_shape = target.local.shape
+        if len(transfer.group) == 1:
+            move = partial(_copy_own, transfer.copies)
+        else:
+            assert self._mesh is not None  # more than one rank has a mesh
+            call = f"{transfer.kind} after {step.after} of {source.value.dtype}{list(shape)}"
+            move = partial(_exchange, self._mesh, transfer.group, transfer.copies, call)
+
+        def redistribute(values: Values) -> None:
+            array = to_array(values[source.value.name])
+            out = np.empty(local_shape, array.dtype)
+            move(array, out)
+            values[target.value.name] = to_tensor(out)
+
+        return redistribute
+
+    def _prepare_reduction(self, step: Reduce) -> Callable[[Values], None]:
+        group = reduction_groups(step.source.layout, step.axes)[self._rank]
+        call = f"AllReduce ({step.how}) after {step.after}"
+        mesh = self._mesh
+        assert mesh is not None  # a split axis has more than one rank
+
+        def reduce(values: Values) -> None:
+            array = to_array(values[step.source.value.name])
+            total = collectives.all_reduce(mesh, group, array, step.how, call)
+            values[step.target.value.name] = to_tensor(total)
+
+        return reduce
+
+
+def _copy_own(copies: Any, array: np.ndarray, out: np.ndarray) -> None:
+    for copy in copies:
+        np.copyto(out[copy.target.as_slices()], array[copy.source.as_slices()])
+
+
+def _exchange(
+    mesh: Mesh, group: tuple[int, ...], copies: Any, call: str, array: np.ndarray, out: np.ndarray
+) -> None:
+    collectives.exchange(mesh, group, array, copies, out, call)
+
+
+def _step_reads(step: Step) -> list[str]:
+    if isinstance(step, Compute):
+        return [value.name for value in values_of(step.node.inputs)]
+    return [step.source.value.name]
+
+
+def _step_writes(step: Step) -> list[str]:
+    if isinstance(step, Compute):
+        return [value.name for value in step.node.outputs]
+    return [step.target.value.name]
+
+
+def _last_uses(program: Program) -> list[list[str]]:
+    """Return for each step the values that nothing needs after it; parameters stay."""
+    kept = {value.name for value in values_of(program.outputs)} | set(program.parameters)
+    released: list[list[str]] = []
+    for step in reversed(program.steps):
+        names = dict.fromkeys((*_step_reads(step), *_step_writes(step)))
+        released.append([name for name in names if name not in kept])
+        kept.update(names)
+    return released[::-1]
+
+
+def _leaves(operand: Operand) -> list[Operand]:
+    if isinstance(operand, tuple):
+        return [leaf for item in operand for leaf in _leaves(item)]
+    return [operand]
+
+
+def _result(operand: Operand, values: Values) -> np.ndarray:
+    if isinstance(operand, Constant):
+        return np.asarray(operand.value)
+    assert not isinstance(operand, tuple)
+    return to_array(values[operand.name])

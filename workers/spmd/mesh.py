@@ -1,0 +1,249 @@
+"""Connect the ranks of one host with each other: a socket for words, shared memory for data.
+
+Every pair of ranks has a Unix socket. A rank that dies closes its sockets, so whoever waits for
+it knows at once. Data lies in anonymous files (memfd) whose descriptors travel through the
+sockets: nothing has a name in the file system, so nothing can outlive the job.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import socket
+import struct
+import time
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+
+from workers.errors import PeerLostError, WorkerError
+
+SLOTS = 2  # a rank fills one while its peers still read the other
+_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: SO_PEERCRED
+_HELLO = struct.Struct("I")  # rank
+_MESSAGE_LIMIT = 4096
+
+
+class MeshError(WorkerError):
+    """The ranks of this host could not find each other."""
+
+
+class MismatchError(WorkerError):
+    """Two ranks met in different collective calls."""
+
+    def __init__(self, rank: int, call: str, peer: int, peer_call: str) -> None:
+        super().__init__(rank, call, peer, peer_call)
+        self.rank, self.call, self.peer, self.peer_call = rank, call, peer, peer_call
+
+    def __str__(self) -> str:
+        return (
+            f"rank {self.rank} is in {self.call}, but rank {self.peer} is in {self.peer_call};"
+            " do the ranks run the same network on the same input?"
+        )
+
+
+@dataclass(frozen=True)
+class _Word:
+    """What one rank tells another: data is ready in a slot, or has been read from it."""
+
+    ready: bool  # False: the slot may be filled again
+    slot: int
+    num_bytes: int = 0
+    call: str = ""  # the collective the rank is in
+
+    _HEAD = struct.Struct("?BQ")
+
+    def encode(self) -> bytes:
+        head = self._HEAD.pack(self.ready, self.slot, self.num_bytes)
+        return (head + self.call.encode())[:_MESSAGE_LIMIT]
+
+    @classmethod
+    def decode(cls, data: bytes) -> _Word:
+        head = cls._HEAD.size
+        return cls(*cls._HEAD.unpack(data[:head]), data[head:].decode(errors="replace"))
+
+
+class _Slot:
+    """A shared buffer that one rank fills and others read."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.memory = np.empty(0, dtype=np.uint8)
+
+    def view(self, num_bytes: int, writable: bool) -> np.ndarray:
+        """Return the first bytes, mapping (and, for the writer, growing) the file as needed."""
+        if self.memory.size < num_bytes:
+            if writable:
+                os.ftruncate(self.fd, num_bytes)
+            access = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
+            mapped = mmap.mmap(self.fd, num_bytes, mmap.MAP_SHARED, access)
+            self.memory = np.frombuffer(mapped, dtype=np.uint8)
+        return self.memory[:num_bytes]
+
+
+class _Peer:
+    """Another rank: its socket, its slots, and the words that came before they were needed."""
+
+    def __init__(self, rank: int, line: socket.socket, fds: list[int]) -> None:
+        self.rank, self.line = rank, line
+        self.slots = [_Slot(fd) for fd in fds]
+        self.ready: deque[_Word] = deque()
+
+
+class Mesh:
+    """One rank's lines to the other ranks of its host. Not for threads."""
+
+    def __init__(self, rank: int, rank_size: int, job_id: str, timeout_s: float = 300.0) -> None:
+        """Connect to every other rank. Blocks until all of them have come."""
+        self.rank, self.rank_size = rank, rank_size
+        self._own = [_Slot(os.memfd_create(f"rank{rank}")) for _ in range(SLOTS)]
+        self._reading: list[set[int]] = [set() for _ in range(SLOTS)]  # peers not done with a slot
+        self._next = 0
+        self._peers: dict[int, _Peer] = {}
+        try:
+            self._connect(job_id, time.monotonic() + timeout_s)
+        except BaseException:
+            self.close()
+            raise
+
+    def publish(self, array: np.ndarray, group: tuple[int, ...], call: str) -> None:
+        """Let the group read an array. Returns as soon as it lies in shared memory."""
+        slot = self._next
+        self._next = (slot + 1) % SLOTS
+        for peer in sorted(self._reading[slot]):
+            while peer in self._reading[slot]:
+                self._hear(self._peers[peer], call)
+        buffer = self._own[slot].view(max(array.nbytes, 1), writable=True)[: array.nbytes]
+        np.copyto(buffer.view(array.dtype).reshape(array.shape), array)
+        word = _Word(True, slot, array.nbytes, call).encode()
+        for member in group:
+            if member != self.rank:
+                self._say(self._peers[member], word, call)
+                self._reading[slot].add(member)
+        self.last_slot = slot
+
+    def read(self, member: int, like: np.ndarray, call: str) -> np.ndarray:
+        """Return what a member of the group published in this call; shape and dtype as ``like``.
+
+        The array is the member's memory: copy what is needed, then say ``done``.
+        """
+        if member == self.rank:
+            own = self._own[self.last_slot].view(max(like.nbytes, 1), True)[: like.nbytes]
+            return own.view(like.dtype).reshape(like.shape)
+        peer = self._peers[member]
+        while not peer.ready:
+            self._hear(peer, call)
+        word = peer.ready[0]
+        if word.call != call:
+            raise MismatchError(self.rank, call, member, word.call)
+        if word.num_bytes != like.nbytes:
+            raise MismatchError(self.rank, f"{call} with {like.nbytes} bytes", member,
+                                f"the same with {word.num_bytes} bytes")
+        memory = peer.slots[word.slot].view(max(word.num_bytes, 1), False)[: word.num_bytes]
+        return memory.view(like.dtype).reshape(like.shape)
+
+    def done(self, group: tuple[int, ...], call: str) -> None:
+        """Tell the group that this rank has read everything of this call."""
+        for member in group:
+            if member == self.rank:
+                continue
+            peer = self._peers[member]
+            while not peer.ready:  # a member whose data this rank did not need
+                self._hear(peer, call)
+            word = peer.ready.popleft()
+            if word.call != call:
+                raise MismatchError(self.rank, call, member, word.call)
+            try:
+                peer.line.send(_Word(False, word.slot).encode())
+            except (BrokenPipeError, ConnectionResetError):
+                continue  # it has finished, and waits for nobody any more
+
+    def close(self) -> None:
+        """Hang up. What was published stays readable for peers that have mapped it."""
+        for peer in self._peers.values():
+            peer.line.close()
+            for slot in peer.slots:
+                os.close(slot.fd)
+        self._peers.clear()
+        for slot in self._own:
+            os.close(slot.fd)
+        self._own.clear()
+
+    def _say(self, peer: _Peer, word: bytes, call: str) -> None:
+        try:
+            peer.line.send(word)
+        except (BrokenPipeError, ConnectionResetError) as error:
+            raise PeerLostError(self.rank, peer.rank, call) from error
+
+    def _hear(self, peer: _Peer, call: str) -> None:
+        """Wait for one word of a peer."""
+        try:
+            data = peer.line.recv(_MESSAGE_LIMIT)
+        except ConnectionResetError:
+            data = b""
+        if not data:
+            raise PeerLostError(self.rank, peer.rank, call)
+        word = _Word.decode(data)
+        if word.ready:
+            peer.ready.append(word)
+        else:
+            self._reading[word.slot].discard(peer.rank)
+
+    def _connect(self, job_id: str, deadline_s: float) -> None:
+        """Call every lower rank and answer every higher one."""
+        if self.rank_size == 1:
+            return
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+            listener.bind(_address(job_id, self.rank))
+            listener.listen(self.rank_size)
+            for lower in range(self.rank):
+                self._meet(_call(_address(job_id, lower), lower, deadline_s))
+            while len(self._peers) < self.rank_size - 1:
+                listener.settimeout(max(deadline_s - time.monotonic(), 0.001))
+                try:
+                    line, _ = listener.accept()
+                except TimeoutError:
+                    raise MeshError(
+                        f"rank {self.rank} waited in vain for {self._missing()}"
+                    ) from None
+                self._meet(line)
+
+    def _meet(self, line: socket.socket) -> None:
+        """Exchange ranks and shared buffers with whoever is on the line, if it is this user."""
+        credentials = line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        if _CREDENTIALS.unpack(credentials)[1] != os.getuid():
+            line.close()
+            return
+        line.setblocking(True)
+        socket.send_fds(line, [_HELLO.pack(self.rank)], [slot.fd for slot in self._own])
+        data, fds, _, _ = socket.recv_fds(line, _HELLO.size, SLOTS)
+        if len(data) != _HELLO.size or len(fds) != SLOTS:
+            line.close()
+            return
+        (rank,) = _HELLO.unpack(data)
+        self._peers[rank] = _Peer(rank, line, fds)
+
+    def _missing(self) -> str:
+        ranks = set(range(self.rank_size)) - {self.rank} - set(self._peers)
+        return "rank " + ", ".join(str(rank) for rank in sorted(ranks))
+
+
+def _address(job_id: str, rank: int) -> str:
+    return f"\0launcher-{job_id}-{rank}"  # the abstract namespace: gone with its process
+
+
+def _call(address: str, rank: int, deadline_s: float) -> socket.socket:
+    """Connect to a rank that may not listen yet."""
+    pause_s = 0.001
+    while True:
+        line = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            line.connect(address)
+            return line
+        except ConnectionRefusedError:
+            line.close()
+            if time.monotonic() > deadline_s:
+                raise MeshError(f"rank {rank} of this host never answered") from None
+        time.sleep(pause_s)
+        pause_s = min(pause_s * 2, 0.05)

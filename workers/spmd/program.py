@@ -1,0 +1,80 @@
+"""Hold the parallel program: what every rank computes and exchanges, as data to print and test.
+
+A program is the same on all ranks; layouts say which part of each tensor is a rank's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Union
+
+from workers.resharding.layout import Layout
+from workers.spmd.graph import Node, Operand, Value
+from workers.spmd.strategy import Division
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A tensor of the whole network and how the ranks divide it."""
+
+    value: Value  # its name and its full shape
+    layout: Layout
+
+    @property
+    def local(self) -> Value:
+        """The part that one rank holds: same name, the slice's shape."""
+        shape = self.layout.slice_shape(self.value.shape)
+        return Value(self.value.name, shape, self.value.dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class Compute:
+    """Run an operator on what this rank holds."""
+
+    node: Node  # the operator on local tensors: its operands name them, its shapes are slices'
+    looked_up: Placed | None = None  # a table split by rows: indices count from its first row here
+
+
+@dataclass(frozen=True)
+class Redistribute:
+    """Bring a tensor from one layout into another: a copy, or a collective."""
+
+    source: Placed
+    target: Placed
+    after: str  # the operator that made the tensor
+
+
+@dataclass(frozen=True)
+class Reduce:
+    """Combine the partial results of ranks that differ on some axes of the device matrix."""
+
+    source: Placed  # every rank of a group holds a partial result of this slice
+    target: Placed
+    axes: tuple[int, ...]  # of the layout's device matrix
+    how: str  # "sum", "mean", "max" or "min"
+    after: str
+
+
+Step = Union[Compute, Redistribute, Reduce]
+
+
+@dataclass(frozen=True, eq=False)
+class Operator:
+    """What an operator of the network came to, for reports."""
+
+    node: Node
+    division: Division
+    known: bool = True  # False: no rule, so it runs whole on every rank
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """One prediction on ``devices`` ranks."""
+
+    devices: int
+    parameters: Mapping[str, Placed]
+    inputs: tuple[Value, ...]  # whole on every rank
+    steps: tuple[Step, ...]
+    outputs: Operand  # of the network's own nesting; every value in it is whole
+    operators: tuple[Operator, ...] = field(default=())

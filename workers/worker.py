@@ -1,0 +1,166 @@
+"""Live the life of one rank, phase by phase. Every rank; knows neither MindSpore nor devices."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+
+from workers.entry_point import load_entry_point
+from workers.errors import InputError, WorkerError
+from workers.link import Link, exit_code_of
+from workers.protocol import RankReport
+from workers.resharding.checkpoint import open_checkpoint
+from workers.resharding.execute import execute
+from workers.resharding.plan import plan_rank
+from workers.runtimes.runtime import Runtime, WantedParameter
+from workers.spec import WorkerSpec
+
+RUNTIMES = {
+    "simulated": "workers.runtimes.simulated:SimulatedRuntime",
+    "single": "workers.runtimes.single:SingleRuntime",
+    "ascend": "workers.runtimes.device:DeviceRuntime",
+    "gpu": "workers.runtimes.device:DeviceRuntime",
+}
+
+
+class EndedEarlyError(WorkerError):
+    """The user's code ended the process before the last prediction, whatever its exit code."""
+
+    def __init__(self, code: object) -> None:
+        super().__init__(code)
+        self.code = code
+        self.exit_code = code if type(code) is int and 0 < code < 256 else 1
+
+    def __str__(self) -> str:
+        return f"sys.exit({self.code!r}) was called before the rank was done"
+
+
+def run_process(spec: WorkerSpec) -> NoReturn:
+    """Make this process the rank: its environment, its life, its exit code.
+
+    It ends without Python's exit handlers: after the last word, no thread or library of the
+    user's may keep it alive or change its exit code.
+    """
+    exit_code = 1
+    try:
+        os.environ.clear()
+        os.environ.update(spec.environment)  # putenv too, so C code sees it
+        faulthandler.enable()
+        faulthandler.register(signal.SIGUSR1)  # a rank that hangs shows its stacks in its log
+        exit_code = run_worker(spec)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(exit_code)
+
+
+def run_worker(spec: WorkerSpec) -> int:
+    """Live from the first phase to the last word; return what the process must exit with."""
+    with closing(Link(spec)) as link:
+        runtime: Runtime | None = None
+        try:
+            link.phase("started")
+            runtime = make_runtime(spec)
+            report = _Life(spec, runtime, link).live()
+            runtime.close()
+            link.done(report)
+            return 0
+        except BaseException as error:  # whatever it is, the launcher must hear of it, at once
+            traceback.print_exc()
+            failure = EndedEarlyError(error.code) if isinstance(error, SystemExit) else error
+            link.failed(failure.with_traceback(error.__traceback__))
+            return exit_code_of(failure)
+        finally:
+            if runtime is not None:
+                runtime.close()
+
+
+def make_runtime(spec: WorkerSpec) -> Runtime:
+    """Return the runtime that ``spec.device`` names.
+
+    A device that is no key of RUNTIMES may name the class itself, as ``module:Class``: so
+    tests run ranks without MindSpore.
+    """
+    name = RUNTIMES.get(spec.device, spec.device)
+    runtime: Runtime = load_entry_point(name, spec.search_path)(spec)
+    return runtime
+
+
+class _Life:
+    """The phases between "started" and "done", and what they took."""
+
+    def __init__(self, spec: WorkerSpec, runtime: Runtime, link: Link) -> None:
+        self._spec, self._runtime, self._link = spec, runtime, link
+        self._seconds: dict[str, float] = {}
+        self._phase, self._entered_s = "started", time.monotonic()
+
+    def live(self) -> RankReport:
+        self._enter("context")
+        self._runtime.open()
+        self._enter("layout")
+        wanted = self._runtime.wanted_parameters()
+        self._enter("load")
+        bytes_read, bytes_held = self._load(wanted)
+        self._enter("compile")
+        self._runtime.compile()
+        self._enter("predict")
+        batches = self._predict_all()
+        self._enter("done")
+        return RankReport(self._seconds, bytes_read, bytes_held, peak_memory_bytes(), batches)
+
+    def _load(self, wanted: Mapping[str, WantedParameter]) -> tuple[int, int]:
+        """Hand over the slices; return the bytes read from files and the bytes of the slices."""
+        slices, bytes_read = read_slices(self._spec, wanted)
+        bytes_held = sum(array.nbytes for array in slices.values())
+        self._runtime.load(slices)
+        return bytes_read, bytes_held
+
+    def _predict_all(self) -> int:
+        number = -1
+        for number, batch in enumerate(self._runtime.batches()):
+            self._link.predictions(number, self._runtime.predict(batch))
+        if number < 0:
+            raise InputError(f"{self._spec.predict_data} gave no batch to predict")
+        return number + 1
+
+    def _enter(self, phase: str) -> None:
+        now_s = time.monotonic()
+        self._seconds[self._phase] = now_s - self._entered_s
+        self._phase, self._entered_s = phase, now_s
+        self._link.phase(phase)
+
+
+def read_slices(
+    spec: WorkerSpec, wanted: Mapping[str, WantedParameter]
+) -> tuple[Mapping[str, np.ndarray], int]:
+    """Return this rank's slice of every parameter, and how many bytes of files that took."""
+    if not wanted:
+        return {}, 0
+    if spec.checkpoint is None:
+        raise InputError(
+            f"{spec.network} has {len(wanted)} parameters, {next(iter(wanted))!r} is one of"
+            " them, but the job names no checkpoint to load them from; add one"
+        )
+    plan = plan_rank(open_checkpoint(spec.checkpoint, spec.strategy), wanted, spec.rank)
+    return execute(plan), plan.bytes_to_read
+
+
+def peak_memory_bytes() -> int:
+    """Return the most physical memory that this process has held (Linux: VmHWM)."""
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024  # the kernel says kB
+    return 0
+
