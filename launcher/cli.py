@@ -48,7 +48,10 @@ exit codes:
 def main(argv: Sequence[str] | None = None) -> int:
     """Carry out a command line and return the exit code of the process."""
     command, rest = _split(sys.argv[1:] if argv is None else argv)
-    flags = vars(make_parser(command).parse_args(rest))
+    parser = make_parser(command)
+    flags = vars(parser.parse_args(rest))
+    if str(flags.get("job")) in COMMANDS:
+        parser.error(f"a command comes first: python -m launcher {flags['job']} ...")
     path, as_json = flags.pop("job", None), flags.pop("json", False)
     try:
         return _carry_out(command, path, flags, as_json)
@@ -79,7 +82,7 @@ def make_parser(command: str) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"launcher {__version__}")
     parser.add_argument("--json", action="store_true", help="print JSON for programs")
     parser.add_argument(
-        "job", nargs="?", type=Path, metavar="JOB.yaml", help="job file, with the names of the flags"
+        "job", nargs="?", type=Path, metavar="JOB.yaml", help="job file; its keys are the flags"
     )
     _add_network_flags(parser)
     if command != "layout":

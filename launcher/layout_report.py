@@ -14,6 +14,7 @@ from launcher.job import Job
 from launcher.placement import clean_environment
 from workers.resharding.layout import Layout
 
+CHILD = (sys.executable, "-m", "workers.layout_report")
 DEADLINE_EXIT_CODE = 124
 
 
@@ -40,7 +41,7 @@ def ask(job: Job, rank_size: int, environment: Mapping[str, str], threads: int) 
     }
     try:
         child = subprocess.run(
-            [sys.executable, "-m", "workers.layout_report"],
+            CHILD,
             input=json.dumps(request),
             capture_output=True,
             text=True,

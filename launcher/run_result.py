@@ -33,7 +33,10 @@ class RankResult:
             "device": self.device,
             "log": str(self.log),
         }
-        return place | (asdict(self.report) if self.report else {})
+        if self.report is None:
+            return place
+        times = {phase: round(s, 4) for phase, s in self.report.phase_seconds.items()}
+        return place | asdict(self.report) | {"phase_seconds": times}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -174,8 +174,8 @@ def _root_cause(cause: Cause, specs: Sequence[WorkerSpec], folder: RunFolder) ->
     no_rank_log = folder.engine_log if cause.kind == "EngineLost" else folder.logs
     return RootCause(
         rank=cause.rank,
-        server_id=spec and spec.server_id,
-        device_id=spec and spec.device_id,
+        server_id=spec.server_id if spec else None,
+        device_id=spec.device_id if spec else None,
         phase=cause.phase,
         kind=cause.kind,
         message=cause.message,

@@ -1,4 +1,4 @@
-"""Find the callable that the user named, ``pkg.module:name`` or ``path/file.py:name``. The child."""
+"""Find the callable that the user named: ``pkg.module:name`` or ``path/file.py:name``."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import importlib
+import io
 import os
 import selectors
 import signal
@@ -26,7 +27,7 @@ from workers.channel import Channel
 from workers.spec import WorkerSpec
 from workers.worker import run_process
 
-FRESH_INTERPRETER = ("ascend", "gpu")  # devices whose driver must not be forked
+FRESH_INTERPRETER = ("ascend", "gpu", "single")  # a device's driver must not be forked
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -121,12 +122,14 @@ def _die_with(parent: int) -> None:
 
 
 def _redirect_output(log_file: str) -> None:
-    log = os.open(log_file or os.devnull, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+    log = os.open(log_file or os.devnull, flags, 0o644)
     for descriptor in (1, 2):
         os.dup2(log, descriptor)
     os.close(log)
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(line_buffering=True, errors="backslashreplace")
 
 
 def _execute_interpreter(spec: WorkerSpec) -> NoReturn:

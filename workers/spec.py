@@ -34,7 +34,7 @@ class WorkerSpec:
     search_path: tuple[str, ...] = ()  # put in front of sys.path to find the user's modules
     threads: int = 1  # CPU threads that operators of this rank may use
     log_file: str = ""
-    environment: Mapping[str, str] = field(default_factory=dict)  # the whole environment of the process
+    environment: Mapping[str, str] = field(default_factory=dict)  # the whole of it
     job_id: str = ""  # random; names the sockets of the ranks of one host
     collector: CollectorAddress | None = None
 

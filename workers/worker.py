@@ -163,4 +163,3 @@ def peak_memory_bytes() -> int:
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024  # the kernel says kB
     return 0
-

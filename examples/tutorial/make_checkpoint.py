@@ -1,4 +1,7 @@
-"""Train the network, then write its slices and expected.npy: python -m examples.tutorial.make_checkpoint"""
+"""Train the network, then write its slices and expected.npy.
+
+    python -m examples.tutorial.make_checkpoint
+"""
 
 from __future__ import annotations
 

@@ -22,10 +22,9 @@ from launcher.supervision import EngineLost, Exited
 from workers.channel import Channel
 from workers.spec import WorkerSpec
 
-# What ranks of a device share when they are forked; imported once, by the fork server.
+# What forked ranks have in common, by device; the fork server imports it once.
 PRELOAD: Mapping[str, tuple[str, ...]] = {
     "simulated": ("workers.runtimes.simulated",),
-    "single": ("workers.runtimes.single",),
 }
 END_S = 10.0  # for the fork server to kill the ranks; it needs milliseconds
 

@@ -129,10 +129,11 @@ def _check_holders(
     With remove_redundancy=True every slice is saved exactly once, by any of its replicas.
     """
     absent = sorted(set(saved.layout.ranks) - set(saved.holders))
+    if not absent:
+        return
     boxes = list(saved.regions.values())
     needed = set(saved.layout.regions(saved.full_shape).values())
-    once = len(boxes) == len(needed) == len(set(boxes))
-    if absent and not once:
+    if not len(boxes) == len(set(boxes)) == len(needed):
         raise IncompleteFileError(
             name, absent[0], str(files[absent[0]].path), str(files[saved.holders[0]].path)
         )

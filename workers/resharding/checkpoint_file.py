@@ -118,7 +118,7 @@ class _FileWindow:
         if start < self._start or stop > self._start + len(self._bytes):
             self._start = start
             self._bytes = os.pread(self._descriptor, max(stop - start, self._AHEAD), start)
-        return self._bytes[start - self._start:stop - self._start]
+        return self._bytes[start - self._start : stop - self._start]
 
 
 def _refuse_other_formats(path: Path, size: int, source: _FileWindow) -> None:
@@ -137,7 +137,7 @@ def _footer(source: _FileWindow, size: int) -> tuple[int, int | None]:
     footer = source[start:size]
     if not footer.startswith(_CRC_MARK):
         return size, None
-    return start, int.from_bytes(footer[len(_CRC_MARK):], "big")
+    return start, int.from_bytes(footer[len(_CRC_MARK) :], "big")
 
 
 def _collect(source: _FileWindow, stop: int) -> dict[str, SavedTensor]:
@@ -225,7 +225,7 @@ def write_checkpoint(
                 raise ValueError(f"{name}: {array.dtype} does not hold the bits of {dtype}")
             content = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
             for start in range(0, max(len(content), 1), chunk_nbytes):
-                chunk = content[start:start + chunk_nbytes]
+                chunk = content[start : start + chunk_nbytes]
                 file.write(_value_header(name, dtype, array.shape, len(chunk)))
                 file.write(chunk)
 

@@ -6,11 +6,18 @@ between processes. All of them are found before any tensor is copied.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class ReshardError(Exception):
     """The wanted slices cannot be made from what was saved. ``exit_code`` is for a process."""
 
     exit_code = 2
+
+
+def _listed(things: Sequence[object], most: int = 8) -> str:
+    more = f" and {len(things) - most} more" if len(things) > most else ""
+    return ", ".join(map(str, things[:most])) + more
 
 
 class LayoutError(ReshardError):
@@ -111,7 +118,7 @@ class MissingRankError(ReshardError):
                 " strategy if the file holds whole tensors"
             )
         return (
-            f"no checkpoint file of rank {', '.join(map(str, self.ranks))}: nothing matches"
+            f"no checkpoint file of rank {_listed(self.ranks)}: nothing matches"
             f" {self.looked_for}; the strategy is for {self.rank_count} ranks"
         )
 
@@ -260,7 +267,7 @@ class MissingParametersError(ReshardError):
         hint = f"; it has {', '.join(self.similar)}: do the names differ?" if self.similar else ""
         return (
             f"{len(self.names)} parameters of the network are not in the checkpoint ({self.path}):"
-            f" {', '.join(self.names)}{hint}"
+            f" {_listed(self.names)}{hint}"
         )
 
 

@@ -33,6 +33,7 @@ def execute(plan: LoadPlan) -> dict[str, NDArray[Any]]:
         for read in part.reads:
             reads[read.path].append((arrays[part.name][read.target.as_slices()], read))
     for path, copies in reads.items():
+        copies.sort(key=lambda copy: copy[1].offset)
         _copy_from(path, plan.files[path], copies)
     return arrays
 
@@ -42,7 +43,7 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     nbytes = math.prod(shape) * dtype.itemsize
     memory = np.empty(nbytes + _ALIGNMENT, np.uint8)
     start = -memory.ctypes.data % _ALIGNMENT
-    return memory[start:start + nbytes].view(dtype).reshape(shape)
+    return memory[start : start + nbytes].view(dtype).reshape(shape)
 
 
 def _copy_from(
@@ -85,7 +86,7 @@ def _pieces(
         for one_target, one_source in zip(target, source):
             yield from _pieces(one_target, one_source)
     for first in range(0, len(source) if rows else 0, max(rows, 1)):
-        yield target[first:first + rows], source[first:first + rows]
+        yield target[first : first + rows], source[first : first + rows]
 
 
 def _span(array: NDArray[Any]) -> int:

@@ -18,6 +18,8 @@ from typing import Any
 from workers.resharding.errors import LayoutError
 from workers.resharding.region import Region
 
+_MOST_RANKS = 1 << 20  # of a stage; more than that is damage
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -31,8 +33,8 @@ class Layout:
     split_sizes: tuple[int, ...] = ()  # rows of each slice when they differ; (): all alike
 
     def __post_init__(self) -> None:
-        if any(size < 1 for size in self.device_matrix):
-            raise LayoutError("the device matrix has an axis without devices", str(self))
+        if any(size < 1 for size in self.device_matrix) or self.stage_size > _MOST_RANKS:
+            raise LayoutError("the device matrix is impossible", str(self))
         used = Counter(axis for axes in self.axes for axis in axes)
         for axis, times in used.items():
             if not 0 <= axis < len(self.device_matrix):
@@ -83,9 +85,8 @@ class Layout:
     def ranks(self) -> tuple[int, ...]:
         """The global ranks that store a part of the parameter, in order."""
         size = self.stage_size
-        return tuple(
-            stage * size + local for stage in sorted(self.stages) for local in range(size)
-        )
+        stages = sorted(self.stages)
+        return tuple(stage * size + local for stage in stages for local in range(size))
 
     @property
     def split_counts(self) -> tuple[int, ...]:
@@ -100,7 +101,7 @@ class Layout:
         """Return the shape of the parameter whose stored slices, all alike, have this shape."""
         counts = _grid(self).counts
         if len(stored_slice_shape) != len(counts):
-            raise LayoutError(_wrong_rank_of_shape(self, stored_slice_shape), str(self))
+            raise LayoutError(_wrong_ndim(self, stored_slice_shape), str(self))
         return tuple(size * parts for size, parts in zip(stored_slice_shape, counts))
 
     def region(self, rank: int, full_shape: Sequence[int]) -> Region:
@@ -187,7 +188,7 @@ def _regions(layout: Layout, full_shape: tuple[int, ...]) -> Mapping[int, Region
 
 def _divide(layout: Layout, shape: Sequence[int], counts: tuple[int, ...]) -> tuple[int, ...]:
     if len(shape) != len(counts):
-        raise LayoutError(_wrong_rank_of_shape(layout, shape), str(layout))
+        raise LayoutError(_wrong_ndim(layout, shape), str(layout))
     for dim, (size, parts) in enumerate(zip(shape, counts)):
         if size % parts:
             raise LayoutError(
@@ -197,7 +198,7 @@ def _divide(layout: Layout, shape: Sequence[int], counts: tuple[int, ...]) -> tu
     return tuple(map(int.__floordiv__, shape, counts))
 
 
-def _wrong_rank_of_shape(layout: Layout, shape: Sequence[int]) -> str:
+def _wrong_ndim(layout: Layout, shape: Sequence[int]) -> str:
     return f"it is for {len(layout.axes)} dims, but the tensor has shape {list(shape)}"
 
 

@@ -1,7 +1,7 @@
-"""Translate MindSpore's protobuf strategy files to and from the document of its JSON ones.
+"""Translate between the bytes of a protobuf strategy file and the document of a JSON one.
 
-One thing that JSON files do not have: a ``tensor_map`` with a list for each dim, where several
-axes of the device matrix split one dim.
+What the document means is for ``strategy_document`` to know. Unlike a JSON file, a protobuf one
+has a ``tensor_map`` with a list for each dim where several axes split a dim.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ class Field:
         return self.stop - self.start
 
     def content(self, source: Source) -> bytes:
-        return source[self.start:self.stop]
+        return source[self.start : self.stop]
 
 
 class WireError(Exception):

@@ -213,8 +213,9 @@ class _Partition:
                 return _reshape_strategy(user, self.devices), user
             signature = rule_of(user)
             if signature is not None and user.op != "Cast":
-                dims = dict(zip(map(id, user.tensors), signature.inputs, strict=False))
-                return divide(user, signature, self.devices).layout(dims[id(value)]), user
+                pairs = zip(user.tensors, signature.inputs, strict=False)
+                dims = next(labels for tensor, labels in pairs if tensor == value)
+                return divide(user, signature, self.devices).layout(dims), user
         rows = value.shape[0] if value.shape else 0
         if users and rows and rows % self.devices == 0:
             layout = Layout((self.devices,), ((0,), *((),) * (len(value.shape) - 1)))

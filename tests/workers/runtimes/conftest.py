@@ -51,11 +51,16 @@ def empty():
 
 @pytest.fixture
 def make_spec(tmp_path: Path) -> Callable[..., WorkerSpec]:
-    """Return a function that makes the spec of a rank; keywords replace what it says."""
+    """Return a function that makes the spec of a rank.
+
+    Its keywords replace fields of the spec; the network and the data are named by their function.
+    """
     (tmp_path / "user_network.py").write_text(NETWORK)
     (tmp_path / "user_data.py").write_text(DATA)
 
-    def make(**changes: object) -> WorkerSpec:
+    def make(
+        network: str = "make_network", predict_data: str = "batches", **changes: object
+    ) -> WorkerSpec:
         values = {
             "rank": 0,
             "rank_size": 1,
@@ -63,8 +68,8 @@ def make_spec(tmp_path: Path) -> Callable[..., WorkerSpec]:
             "device_id": 0,
             "server_id": "10.0.0.1",
             "device": "single",
-            "network": f"{tmp_path}/user_network.py:make_network",
-            "predict_data": f"{tmp_path}/user_data.py:batches",
+            "network": f"{tmp_path}/user_network.py:{network}",
+            "predict_data": f"{tmp_path}/user_data.py:{predict_data}",
         }
         return WorkerSpec(**(values | changes))  # type: ignore[arg-type]
 

@@ -47,7 +47,7 @@ def test_every_batch_of_a_generator_is_predicted_once_and_in_order(make_spec: Ma
 
 
 def test_parameters_lie_on_the_memory_of_the_slices(make_spec: MakeSpec) -> None:
-    runtime = SingleRuntime(make_spec(predict_data=make_spec().predict_data.replace("batches", "array")))
+    runtime = SingleRuntime(make_spec(predict_data="array"))
     runtime.open()
     weight = WEIGHT.copy()
     runtime.load({"weight": weight, "scale": SCALE.copy()})
@@ -58,18 +58,14 @@ def test_parameters_lie_on_the_memory_of_the_slices(make_spec: MakeSpec) -> None
 
 
 def test_factory_that_returns_no_network_is_named(make_spec: MakeSpec) -> None:
-    spec = make_spec()
-    spec = make_spec(network=spec.network.replace("make_network", "make_nothing"))
     with pytest.raises(NetworkError, match="make_nothing: it returned something of type NoneType"):
-        SingleRuntime(spec).open()
+        SingleRuntime(make_spec(network="make_nothing")).open()
     assert issubclass(NetworkError, InputError)
 
 
 def test_data_without_a_batch_is_refused_before_anything_is_loaded(make_spec: MakeSpec) -> None:
-    spec = make_spec()
-    spec = make_spec(predict_data=spec.predict_data.replace("batches", "empty"))
     with pytest.raises(DataError, match="empty"):
-        SingleRuntime(spec).open()
+        SingleRuntime(make_spec(predict_data="empty")).open()
 
 
 def test_close_is_allowed_at_any_time_and_twice(make_spec: MakeSpec) -> None:

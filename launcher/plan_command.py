@@ -1,0 +1,173 @@
+"""Carry out ``launcher plan``: print where ranks would run and what they would read."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from launcher import layout_report
+from launcher.console import make_console
+from launcher.errors import JobError, Problem
+from launcher.job import Job
+from launcher.launch import Prepared, prepare
+from launcher.layout_command import parameter_table
+from launcher.text import plural, size
+from workers.resharding.checkpoint import SlicedCheckpoint
+from workers.resharding.errors import ReshardError
+from workers.resharding.plan import LoadPlan, plan_rank
+from workers.spec import WorkerSpec
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that is known of a run before it starts."""
+
+    prepared: Prepared
+    report: Mapping[str, Any]  # parameters, operators and collectives of the predict program
+    loads: Sequence[LoadPlan]  # one for each rank; empty without a checkpoint
+
+    @property
+    def specs(self) -> Sequence[WorkerSpec]:
+        return self.prepared.placement.specs
+
+    def to_dict(self, environment: Mapping[str, str]) -> dict[str, Any]:
+        """Return the plan as JSON values; ``environment`` is the one that ranks differ from."""
+        ranks = [
+            {
+                "rank": spec.rank,
+                "server_id": spec.server_id,
+                "device_id": spec.device_id,
+                "device": spec.device,
+                "threads": spec.threads,
+                "environment": changes(environment, spec.environment),
+                "log": spec.log_file,
+            }
+            for spec in self.specs
+        ]
+        for rank, load in zip(ranks, self.loads, strict=False):
+            rank["bytes_to_read"] = load.bytes_to_read
+            rank["reads"] = {str(path): count for path, count in load.bytes_by_file.items()}
+        prepared = self.prepared
+        return {
+            "headline": prepared.placement.headline,
+            "output": str(prepared.folder.root),
+            "strategy": prepared.job.model_dump(mode="json")["strategy"],
+            "ranks": ranks,
+            **self.report,
+        }
+
+
+def execute(job: Job, as_json: bool) -> int:
+    """Print the plan; only a child that works out the layouts is started, no rank."""
+    prepared = prepare(job, os.environ)
+    plan = make_plan(prepared, os.environ)
+    if as_json:
+        print(json.dumps(plan.to_dict(os.environ), indent=2))
+    else:
+        _print(plan, os.environ, make_console(sys.stdout))
+    return 0
+
+
+def make_plan(prepared: Prepared, environment: Mapping[str, str]) -> Plan:
+    """Return what a run of the same job would do.
+
+    Raises:
+        LauncherError: the network cannot be used, or the checkpoint is not one of it.
+    """
+    specs = prepared.placement.specs
+    cores = len(specs) * specs[0].threads  # the ranks' own share: none of them runs now
+    report = layout_report.ask(prepared.job, len(specs), environment, cores)
+    loads = _plan_loads(prepared.checkpoint, report, len(specs)) if prepared.checkpoint else ()
+    return Plan(prepared, report, loads)
+
+
+def changes(parent: Mapping[str, str], child: Mapping[str, str]) -> dict[str, str | None]:
+    """Return what a rank's environment has that the parent's has not; None: it was dropped."""
+    dropped: dict[str, str | None] = {name: None for name in sorted(parent.keys() - child.keys())}
+    return dropped | {name: value for name, value in child.items() if parent.get(name) != value}
+
+
+def _plan_loads(
+    checkpoint: SlicedCheckpoint, report: Mapping[str, Any], rank_size: int
+) -> tuple[LoadPlan, ...]:
+    wanted = layout_report.predict_parameters(report)
+    try:
+        return tuple(plan_rank(checkpoint, wanted, rank) for rank in range(rank_size))
+    except ReshardError as error:
+        raise JobError("", [Problem("checkpoint", str(error))]) from error
+
+
+def _print(plan: Plan, environment: Mapping[str, str], console: Console) -> None:
+    console.print(plan.prepared.placement.headline)
+    console.print(_rank_table(plan))
+    console.print("\nenvironment of the ranks, where it differs from this one")
+    _print_lines(_environment(plan, environment), console)
+    if plan.report["parameters"]:
+        console.print()
+        console.print(parameter_table(plan.report["parameters"]))
+    console.print()
+    _print_lines(_program(plan.report), console)
+    _print_lines(_files(plan.prepared), console)
+
+
+def _print_lines(lines: Iterator[str], console: Console) -> None:
+    for line in lines:
+        console.print(line, soft_wrap=True)
+
+
+def _rank_table(plan: Plan) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for title in ("rank", "device", "threads", "reads", "log"):
+        table.add_column(title, overflow="fold")
+    reads = [
+        f"{size(load.bytes_to_read)} of {plural(len(load.bytes_by_file), 'file')}"
+        for load in plan.loads
+    ] or ["nothing"] * len(plan.specs)
+    for spec, read in zip(plan.specs, reads, strict=True):
+        place = f"{spec.device} {spec.server_id}:{spec.device_id}"
+        table.add_row(str(spec.rank), place, str(spec.threads), read, spec.log_file)
+    return table
+
+
+def _environment(plan: Plan, environment: Mapping[str, str]) -> Iterator[str]:
+    """Yield what all ranks share once, then what each has of its own."""
+    differences = [changes(environment, spec.environment) for spec in plan.specs]
+    common = dict(set.intersection(*(set(difference.items()) for difference in differences)))
+    yield from (f"  all     {_assignment(name, common[name])}" for name in sorted(common))
+    for spec, difference in zip(plan.specs, differences, strict=True):
+        own = (_assignment(*item) for item in difference.items() if item[0] not in common)
+        if text := " ".join(own):
+            yield f"  rank {spec.rank:<2} {text}"
+
+
+def _assignment(name: str, value: str | None) -> str:
+    return f"{name} (dropped)" if value is None else f"{name}={value}"
+
+
+def _program(report: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what the ranks tell each other, and which operators have no parallel form."""
+    kinds = [entry["op"] for entry in report["collectives"]]
+    counted = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
+    operators = plural(len(report["operators"]), "operator")
+    yield f"program     {operators}; collectives: {counted or 'none'}"
+    for operator in report["operators"]:
+        if not operator["sliced"]:
+            yield f"            {operator['op']} ({operator['scope']}) runs on gathered inputs"
+
+
+def _files(prepared: Prepared) -> Iterator[str]:
+    """Yield what is read and where the result goes."""
+    job = prepared.job
+    if prepared.checkpoint is not None:
+        indices = prepared.checkpoint.files.values()
+        held = size(sum(index.identity.size for index in indices))
+        yield f"checkpoint  {job.checkpoint} ({plural(len(indices), 'file')}, {held})"
+        yield f"strategy    {job.strategy or 'none: whole tensors'}"
+    yield f"result      {prepared.folder.root}"

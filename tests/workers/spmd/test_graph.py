@@ -1,0 +1,156 @@
+"""Reading captured graphs: plumbing disappears, cells that are inlined late do not matter."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from workers.spmd.errors import CaptureError
+
+
+def tensor(*shape):
+    import mindspore
+
+    return mindspore.Tensor(np.random.RandomState(1).randn(*shape).astype(np.float32))
+
+
+def test_loads_and_side_effects_leave_only_operators(capture_case):
+    graph, _ = capture_case("lenet_fc", 8)
+    assert [n.op for n in graph.nodes][:4] == ["Conv2D", "ReLU", "MaxPool", "Conv2D"]
+    assert {n.op for n in graph.nodes} == {
+        *("Conv2D", "ReLU", "MaxPool", "Flatten", "MatMul", "BiasAdd")
+    }
+    assert graph.parameters["fc1.weight"].shape == (120, 400)
+    (fc1,) = [n for n in graph.nodes if n.scope == "fc1-Dense/MatMul-op0"]
+    assert fc1.attributes["in_strategy"] == ((2, 1), (4, 1))
+    assert fc1.argument(3) is True  # transpose_b
+
+
+def test_no_parameter_is_allocated_by_a_capture():
+    import resource
+
+    from mindspore import Parameter, nn, ops
+    from mindspore.common.initializer import initializer
+
+    from workers.spmd.capture import capture, set_parallel_context
+
+    class Huge(nn.Cell):
+        def __init__(self):
+            super().__init__()
+            self.weight = Parameter(initializer("normal", (32768, 65536)), name="weight")  # 8 GiB
+            self.matmul = ops.MatMul().shard(((1, 1), (1, 8)))
+
+        def construct(self, x):
+            return self.matmul(x, self.weight)
+
+    set_parallel_context(0, 8)
+    before_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    graph = capture(Huge(), [tensor(2, 32768)])
+    grown_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kb
+    assert graph.parameters["weight"].shape == (32768, 65536)
+    assert grown_kb < 200 * 1024
+
+
+def test_cells_that_are_inlined_late_are_flattened(capture_cell, lockstep):
+    from mindspore import lazy_inline, nn
+
+    from workers.spmd.partition import partition
+
+    class Block(nn.Cell):
+        @lazy_inline
+        def __init__(self):
+            super().__init__()
+            self.dense = nn.Dense(16, 16)
+            self.dense.matmul.shard(((2, 1), (4, 1)))
+
+        def construct(self, x):
+            return self.dense(x) + x
+
+    class Net(nn.Cell):
+        def __init__(self):
+            super().__init__()
+            self.blocks = nn.CellList([Block() for _ in range(3)])
+
+        def construct(self, x):
+            for block in self.blocks:
+                x = block(x)
+            return x
+
+    x = tensor(8, 16)
+    graph = capture_cell(Net, [x])
+    assert [n.op for n in graph.nodes] == ["MatMul", "BiasAdd", "Add"] * 3
+    program = partition(graph, 8)
+    weights = {
+        name: np.random.RandomState(i).randn(*placed.value.shape).astype(np.float32)
+        for i, (name, placed) in enumerate(program.parameters.items())
+    }
+    wanted = x.asnumpy()
+    for block in range(3):
+        weight, bias = weights[f"blocks.{block}.dense.weight"], weights[f"blocks.{block}.dense.bias"]
+        wanted = wanted @ weight.T + bias + wanted
+    for (answer,) in lockstep(program, weights, [x]):
+        np.testing.assert_allclose(answer, wanted, rtol=1e-5, atol=1e-4)
+
+
+def test_several_outputs_keep_their_order(capture_cell, lockstep):
+    from mindspore import nn, ops
+
+    from workers.spmd.partition import partition
+
+    class Net(nn.Cell):
+        def construct(self, x):
+            return ops.ReLU()(x), (x + 1, x * 2)
+
+    x = tensor(8, 16)
+    program = partition(capture_cell(Net, [x]), 4)
+    for first, second, third in lockstep(program, {}, [x]):
+        np.testing.assert_array_equal(first, np.maximum(x.asnumpy(), 0))
+        np.testing.assert_array_equal(second, x.asnumpy() + 1)
+        np.testing.assert_array_equal(third, x.asnumpy() * 2)
+
+
+def test_branches_on_data_are_refused_with_a_way_out(capture_cell):
+    from mindspore import nn
+
+    class Net(nn.Cell):
+        def construct(self, x):
+            if x.sum() > 0:
+                x = x * 2
+            return x
+
+    with pytest.raises(CaptureError, match="branches on data.*ops.select"):
+        capture_cell(Net, [tensor(4, 4)])
+
+
+def test_an_error_in_the_users_construct_is_told(capture_cell):
+    from mindspore import nn, ops
+
+    class Net(nn.Cell):
+        def construct(self, x):
+            return ops.MatMul()(x, x)
+
+    with pytest.raises(CaptureError, match="cannot compile the network.*MatMul"):
+        capture_cell(Net, [tensor(4, 3)])
+
+
+def test_reshapes_that_undo_each_other_do_not_hide_the_user_of_a_weight(capture_cell):
+    from mindspore import Parameter, Tensor, nn, ops
+
+    from workers.spmd.partition import partition
+
+    class Net(nn.Cell):
+        def __init__(self, back):
+            super().__init__()
+            self.w = Parameter(Tensor(np.zeros((16, 16), np.float32)), name="w")
+            self.back = back
+            self.matmul = ops.MatMul().shard(((1, 1), (1, 8)))
+
+        def construct(self, x):
+            w = ops.reshape(ops.reshape(self.w, (256,)), self.back)
+            return self.matmul(x, w)
+
+    undone = partition(capture_cell(lambda: Net((16, 16)), [tensor(8, 16)]), 8)
+    assert undone.parameters["w"].layout.axes == ((), (0,))
+    # A reshape that stays decides nothing itself: all devices share the rows of the weight.
+    kept = partition(capture_cell(lambda: Net((32, 8)), [tensor(8, 32)]), 8)
+    assert kept.parameters["w"].layout.axes == ((0,), ())

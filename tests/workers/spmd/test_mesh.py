@@ -1,0 +1,151 @@
+"""Ranks that exchange data: threads stand in for processes, sockets and memory are real."""
+
+from __future__ import annotations
+
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from workers.errors import PeerLostError
+from workers.resharding.layout import Layout
+from workers.spmd.collectives import all_reduce, exchange
+from workers.spmd.mesh import Mesh, MismatchError
+from workers.spmd.redistribution import plan_redistribution, reduction_groups
+
+
+def on_ranks(count, work):
+    """Run ``work(mesh)`` on every rank and return the results; each rank's mesh is closed."""
+    job = uuid.uuid4().hex
+
+    def run(rank):
+        mesh = Mesh(rank, count, job, timeout_s=30)
+        try:
+            return work(mesh)
+        finally:
+            mesh.close()
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(run, range(count)))
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8", "f2", "i4", "i8"])
+@pytest.mark.parametrize("size", [0, 1, 7, 100_003])
+def test_all_reduce_gives_every_rank_the_same_sum(dtype, size):
+    arrays = [np.arange(size).astype(dtype) % 50 + rank for rank in range(4)]
+    results = on_ranks(
+        4, lambda mesh: all_reduce(mesh, (0, 1, 2, 3), arrays[mesh.rank], "sum", "sum")
+    )
+    for result in results:
+        assert result.dtype == np.dtype(dtype)
+        np.testing.assert_array_equal(result, results[0])
+    np.testing.assert_array_equal(results[0], sum(arrays))
+
+
+@pytest.mark.parametrize("how, combine", [("mean", np.mean), ("max", np.max), ("min", np.min)])
+def test_other_reductions_within_sub_groups(how, combine):
+    rng = np.random.RandomState(3)
+    arrays = rng.randn(4, 5, 6).astype(np.float32)
+
+    def work(mesh):
+        group = (0, 2) if mesh.rank % 2 == 0 else (1, 3)
+        return all_reduce(mesh, group, arrays[mesh.rank], how, how)
+
+    results = on_ranks(4, work)
+    for rank, result in enumerate(results):
+        members = [0, 2] if rank % 2 == 0 else [1, 3]
+        np.testing.assert_allclose(result, combine(arrays[members], axis=0), rtol=1e-6)
+
+
+def test_many_exchanges_in_changing_groups_never_read_a_buffer_too_late():
+    groups = [(0, 1, 2, 3), (0, 1), (0, 2), (0, 3), (0, 1), (0, 1, 2, 3)]
+
+    def work(mesh):
+        for step in range(60):
+            group = groups[step % len(groups)]
+            if mesh.rank not in group:
+                continue
+            mine = np.full(50, 100 * step + mesh.rank)
+            total = all_reduce(mesh, group, mine, "sum", f"step {step}")
+            assert (total == sum(100 * step + member for member in group)).all()
+        return True
+
+    assert all(on_ranks(4, work))
+
+
+_LAYOUTS = [
+    Layout((4,), ((), ())),
+    Layout((4,), ((0,), ())),
+    Layout((4,), ((), (0,))),
+    Layout((2, 2), ((0,), (1,))),
+    Layout((2, 2), ((1,), (0,))),
+    Layout((2, 2), ((0,), ())),
+    Layout((2, 2), ((), (1,))),
+    Layout((2, 2), ((1, 0), ())),
+]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.sampled_from(_LAYOUTS), min_size=2, max_size=6))
+def test_a_chain_of_redistributions_ends_in_the_right_slices(layouts):
+    shape = (8, 12)
+    whole = np.arange(96.0).reshape(shape)
+
+    def work(mesh):
+        held = whole[layouts[0].region(mesh.rank, shape).as_slices()].copy()
+        for number, (source, target) in enumerate(zip(layouts, layouts[1:], strict=False)):
+            transfer = plan_redistribution(source, target, shape)[mesh.rank]
+            out = np.full(target.slice_shape(shape), np.nan)
+            exchange(mesh, transfer.group, held, transfer.copies, out, f"step {number}")
+            held = out
+        return held
+
+    for rank, held in enumerate(on_ranks(4, work)):
+        wanted = whole[layouts[-1].region(rank, shape).as_slices()]
+        np.testing.assert_array_equal(held, wanted)
+
+
+def test_a_rank_that_hangs_up_frees_the_others_and_is_named():
+    def work(mesh):
+        if mesh.rank == 2:
+            return "gone"
+        with pytest.raises(PeerLostError) as caught:
+            all_reduce(mesh, (0, 1, 2), np.ones(3), "sum", "AllReduce after MatMul")
+        return caught.value
+
+    found = on_ranks(3, work)
+    # Rank 0 or 1 may first learn that the other one gave up: that is an echo of the same loss.
+    assert 2 in {error.peer for error in found[:2]}
+    assert "AllReduce after MatMul" in str(found[0])
+
+
+def test_ranks_in_different_calls_are_told_so():
+    def work(mesh):
+        call = "AllReduce after MatMul" if mesh.rank else "AllGather after ReLU"
+        with pytest.raises((MismatchError, PeerLostError)) as caught:
+            all_reduce(mesh, (0, 1), np.ones(3), "sum", call)
+        return str(caught.value)
+
+    assert any("AllGather after ReLU" in m and "AllReduce after MatMul" in m for m in on_ranks(2, work))
+
+
+def test_redistribution_along_one_axis_stays_within_its_groups():
+    # [2, 4]: rows split by 2. Rank 1 lacks the second half, which rank 5 has at the same place.
+    transfers = plan_redistribution(Layout((2, 4), ((0,), ())), Layout((8,), ((), ())), (4, 4))
+    assert transfers[1].group == (1, 5)
+    assert transfers[1].kind == "AllGather"
+    assert transfers[1].elements_received == 8
+
+
+def test_cutting_a_whole_tensor_moves_nothing():
+    transfers = plan_redistribution(Layout((4,), ((), ())), Layout((4,), ((0,), ())), (4, 4))
+    assert {t.kind for t in transfers.values()} == {"Slice"}
+    assert {t.elements_received for t in transfers.values()} == {0}
+
+
+def test_partial_results_of_a_contraction_are_reduced_along_its_axis():
+    groups = reduction_groups(Layout((2, 2, 2), ((0,), (2,))), (1,))
+    assert groups[0] == (0, 2) and groups[5] == (5, 7)
