@@ -13,6 +13,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -140,18 +141,18 @@ def decode(frames: Sequence[Frame]) -> Message:
         ProtocolError: they hold none, or not exactly one.
     """
     try:
-        kind, fields = _read_header(frames)
-        if kind == "Prediction":
+        message_type, fields = _read_header(frames)
+        if message_type == "Prediction":
             return _read_prediction(fields, frames[1:])
         if len(frames) > 1:
-            raise ProtocolError(f"a {kind} has one frame, not {len(frames)}")
-        return _READERS[kind](fields)
+            raise ProtocolError(f"a {message_type} has one frame, not {len(frames)}")
+        return _READERS[message_type](fields)
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ProtocolError(f"not a message: {type(error).__name__}: {error}") from error
 
 
-def _header(kind: str, fields: Mapping[str, Any]) -> bytes:
-    return json.dumps({"kind": kind, **fields}).encode()
+def _header(message_type: str, fields: Mapping[str, Any]) -> bytes:
+    return json.dumps({"type": message_type, **fields}).encode()
 
 
 def _bytes_of(array: np.ndarray) -> memoryview:
@@ -172,7 +173,7 @@ def _read_header(frames: Sequence[Frame]) -> tuple[str, dict[str, Any]]:
     fields = json.loads(bytes(frames[0]))
     if not isinstance(fields, dict):
         raise ProtocolError("not a message: the header is no object")
-    return _text(fields.pop("kind")), fields
+    return _text(fields.pop("type")), fields
 
 
 def _read_prediction(fields: Mapping[str, Any], frames: Sequence[Frame]) -> Prediction:
@@ -181,7 +182,7 @@ def _read_prediction(fields: Mapping[str, Any], frames: Sequence[Frame]) -> Pred
     for described in fields["outputs"]:
         shape, dtype = _shape(described["shape"]), _wire_dtype(described["dtype"])
         size = math.prod(shape) * dtype.itemsize
-        parts = [next(chunks, b"") for _ in range(-(-size // CHUNK_BYTES))]
+        parts = list(islice(chunks, -(-size // CHUNK_BYTES)))
         data = parts[0] if len(parts) == 1 else b"".join(parts)
         if len(data) != size:
             raise ProtocolError(f"an output of {size} bytes came with {len(data)}")

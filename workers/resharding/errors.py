@@ -316,7 +316,7 @@ class DtypeMismatchError(ReshardError):
 
 
 class FileChangedError(ReshardError):
-    """A checkpoint file was written while it was being read."""
+    """A checkpoint file was written, or removed, after its index was read."""
 
     def __init__(self, path: str) -> None:
         super().__init__(path)

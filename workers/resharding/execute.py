@@ -16,6 +16,7 @@ from workers.resharding.checkpoint_file import FileIdentity
 from workers.resharding.dtypes import STORAGE
 from workers.resharding.errors import FileChangedError
 from workers.resharding.plan import FileRead, LoadPlan
+from workers.resharding.region import Region
 
 _ALIGNMENT = 64  # bytes; what MindSpore asks of a tensor that it takes without a copy
 _WINDOW = 32 << 20  # bytes of a file that may count as memory of this process
@@ -24,6 +25,8 @@ _WINDOW = 32 << 20  # bytes of a file that may count as memory of this process
 def execute(plan: LoadPlan) -> dict[str, NDArray[Any]]:
     """Return the planned slices as fresh arrays; bfloat16 as uint16.
 
+    The files are mapped, so a file that somebody cuts shorter meanwhile ends the process (SIGBUS).
+
     Raises:
         FileChangedError: a file was written after its index was read, or during the copy.
     """
@@ -31,7 +34,7 @@ def execute(plan: LoadPlan) -> dict[str, NDArray[Any]]:
     reads: dict[Path, list[tuple[NDArray[Any], FileRead]]] = defaultdict(list)
     for part in plan.slices:
         for read in part.reads:
-            reads[read.path].append((arrays[part.name][read.target.as_slices()], read))
+            reads[read.path].append((_cut(arrays[part.name], read.target), read))
     for path, copies in reads.items():
         copies.sort(key=lambda copy: copy[1].offset)
         _copy_from(path, plan.files[path], copies)
@@ -49,7 +52,11 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
 def _copy_from(
     path: Path, identity: FileIdentity, copies: list[tuple[NDArray[Any], FileRead]]
 ) -> None:
-    with path.open("rb") as file:
+    try:
+        file = path.open("rb")
+    except FileNotFoundError as error:
+        raise FileChangedError(str(path)) from error
+    with file:
         if FileIdentity.of(file.fileno()) != identity:
             raise FileChangedError(str(path))
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
@@ -65,7 +72,7 @@ def _copy_box(
 ) -> int:
     """Copy one box; return how much of the file is in the memory of this process by now."""
     block: NDArray[Any] = np.ndarray(read.shape, target.dtype, mapped, read.offset)
-    for into, out_of in _pieces(target, block[read.source.as_slices()]):
+    for into, out_of in _pieces(target, _cut(block, read.source)):
         np.copyto(into, out_of)
         mapped_nbytes += _span(out_of)
         if mapped_nbytes > _WINDOW:
@@ -82,11 +89,18 @@ def _pieces(
         yield target, source
         return
     rows = _WINDOW // source.strides[0]
-    if rows == 0:
-        for one_target, one_source in zip(target, source):
-            yield from _pieces(one_target, one_source)
-    for first in range(0, len(source) if rows else 0, max(rows, 1)):
-        yield target[first : first + rows], source[first : first + rows]
+    if rows:
+        for first in range(0, len(source), rows):
+            yield target[first : first + rows], source[first : first + rows]
+    else:
+        for row in zip(target, source):
+            yield from _pieces(*row)
+
+
+def _cut(array: NDArray[Any], box: Region) -> NDArray[Any]:
+    """Return a view of a box; the dots keep that of a scalar an array."""
+    view: NDArray[Any] = array[(*box.as_slices(), ...)]
+    return view
 
 
 def _span(array: NDArray[Any]) -> int:

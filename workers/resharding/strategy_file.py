@@ -86,22 +86,21 @@ def _read_document(file: Path) -> Mapping[str, Any]:
 
 def _check_stages(source: str, found: Mapping[str, Mapping[int, Layout]]) -> None:
     """Refuse a set of layouts in which a stage is missing, or has another number of ranks."""
-    sizes = {
-        stage: layout.stage_size for stages in found.values() for stage, layout in stages.items()
-    }
-    missing = sorted(set(range(max(sizes))) - set(sizes))
+    present = {stage for by_stage in found.values() for stage in by_stage}
+    missing = sorted(set(range(max(present))) - present)
     if missing:
         raise StrategyFileError(
             source,
-            f"it is for stages {sorted(sizes)} of a pipeline, stages {missing} are missing; name a"
-            " folder with the files of all stages, or the file merged from them",
+            f"it is for stages {sorted(present)} of a pipeline, stages {missing} are missing; name"
+            " a folder with the files of all stages, or the file merged from them",
         )
-    for parameter, stages in found.items():
-        for layout in stages.values():
-            if layout.stage_size != sizes[0]:
-                raise StrategyFileError(
-                    source, f"{parameter} ({layout}) is not for {sizes[0]} ranks, like the others"
-                )
+    layouts = [(name, layout) for name, stages in found.items() for layout in stages.values()]
+    size = layouts[0][1].stage_size
+    for name, layout in layouts:
+        if layout.stage_size != size:
+            raise StrategyFileError(
+                source, f"{name} ({layout}) is not for {size} ranks, like the others"
+            )
 
 
 def _join_stages(by_stage: Mapping[int, Layout]) -> Layout:

@@ -44,7 +44,7 @@ def capture(network: mindspore.nn.Cell, inputs: Sequence[Any]) -> Graph:
     """
     network.set_train(False)
     for _, cell in network.cells_and_names():
-        if cell.cell_init_args.startswith("lazy_inline"):
+        if getattr(cell, "_cell_init_args", "").startswith("lazy_inline"):
             cell.cell_init_args = ""  # a CPU refuses lazily inlined cells
     for parameter in network.get_parameters():
         if parameter.has_init:

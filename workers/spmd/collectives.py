@@ -35,7 +35,8 @@ def exchange(
     """
     mesh.publish(array, group, call)
     for copy in copies:
-        source = array if copy.source_rank == mesh.rank else mesh.read(copy.source_rank, array, call)
+        member = copy.source_rank
+        source = array if member == mesh.rank else mesh.read(member, array, call)
         np.copyto(out[copy.target.as_slices()], source[copy.source.as_slices()])
     mesh.done(group, call)
 

@@ -198,8 +198,9 @@ def _item(operands: tuple[Operand, ...], scope: str) -> Operand:
     if isinstance(packed, Constant):
         packed = tuple(Constant(v) for v in packed.value)
     if not isinstance(packed, tuple) or not isinstance(index, Constant):
-        raise CaptureError(f"{scope}: an item of something that is not a tuple, or a changing index")
-    return packed[index.value]
+        raise CaptureError(f"{scope}: an item of no tuple, or by an index that changes")
+    found: Operand = packed[index.value]
+    return found
 
 
 def _outputs(name: str, declared: Any) -> tuple[tuple[Value, ...], bool]:

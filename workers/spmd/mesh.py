@@ -22,6 +22,7 @@ from workers.errors import PeerLostError, WorkerError
 SLOTS = 2  # a rank fills one while its peers still read the other
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: SO_PEERCRED
 _HELLO = struct.Struct("I")  # rank
+_HEAD = struct.Struct("?BQ")  # of a word: ready, slot, number of bytes
 _MESSAGE_LIMIT = 4096
 
 
@@ -52,16 +53,14 @@ class _Word:
     num_bytes: int = 0
     call: str = ""  # the collective the rank is in
 
-    _HEAD = struct.Struct("?BQ")
-
     def encode(self) -> bytes:
-        head = self._HEAD.pack(self.ready, self.slot, self.num_bytes)
+        head = _HEAD.pack(self.ready, self.slot, self.num_bytes)
         return (head + self.call.encode())[:_MESSAGE_LIMIT]
 
     @classmethod
     def decode(cls, data: bytes) -> _Word:
-        head = cls._HEAD.size
-        return cls(*cls._HEAD.unpack(data[:head]), data[head:].decode(errors="replace"))
+        ready, slot, num_bytes = _HEAD.unpack(data[: _HEAD.size])
+        return cls(ready, slot, num_bytes, data[_HEAD.size :].decode(errors="replace"))
 
 
 class _Slot:
@@ -99,7 +98,7 @@ class Mesh:
         self.rank, self.rank_size = rank, rank_size
         self._own = [_Slot(os.memfd_create(f"rank{rank}")) for _ in range(SLOTS)]
         self._reading: list[set[int]] = [set() for _ in range(SLOTS)]  # peers not done with a slot
-        self._next = 0
+        self._next = self._last = 0  # slots
         self._peers: dict[int, _Peer] = {}
         try:
             self._connect(job_id, time.monotonic() + timeout_s)
@@ -114,14 +113,13 @@ class Mesh:
         for peer in sorted(self._reading[slot]):
             while peer in self._reading[slot]:
                 self._hear(self._peers[peer], call)
-        buffer = self._own[slot].view(max(array.nbytes, 1), writable=True)[: array.nbytes]
-        np.copyto(buffer.view(array.dtype).reshape(array.shape), array)
+        np.copyto(_typed(self._own[slot].view(array.nbytes, writable=True), array), array)
         word = _Word(True, slot, array.nbytes, call).encode()
         for member in group:
             if member != self.rank:
                 self._say(self._peers[member], word, call)
                 self._reading[slot].add(member)
-        self.last_slot = slot
+        self._last = slot
 
     def read(self, member: int, like: np.ndarray, call: str) -> np.ndarray:
         """Return what a member of the group published in this call; shape and dtype as ``like``.
@@ -129,8 +127,7 @@ class Mesh:
         The array is the member's memory: copy what is needed, then say ``done``.
         """
         if member == self.rank:
-            own = self._own[self.last_slot].view(max(like.nbytes, 1), True)[: like.nbytes]
-            return own.view(like.dtype).reshape(like.shape)
+            return _typed(self._own[self._last].view(like.nbytes, writable=True), like)
         peer = self._peers[member]
         while not peer.ready:
             self._hear(peer, call)
@@ -138,10 +135,9 @@ class Mesh:
         if word.call != call:
             raise MismatchError(self.rank, call, member, word.call)
         if word.num_bytes != like.nbytes:
-            raise MismatchError(self.rank, f"{call} with {like.nbytes} bytes", member,
-                                f"the same with {word.num_bytes} bytes")
-        memory = peer.slots[word.slot].view(max(word.num_bytes, 1), False)[: word.num_bytes]
-        return memory.view(like.dtype).reshape(like.shape)
+            peer_call = f"the same with {word.num_bytes} bytes"
+            raise MismatchError(self.rank, f"{call} with {like.nbytes} bytes", member, peer_call)
+        return _typed(peer.slots[word.slot].view(like.nbytes, writable=False), like)
 
     def done(self, group: tuple[int, ...], call: str) -> None:
         """Tell the group that this rank has read everything of this call."""
@@ -227,6 +223,11 @@ class Mesh:
     def _missing(self) -> str:
         ranks = set(range(self.rank_size)) - {self.rank} - set(self._peers)
         return "rank " + ", ".join(str(rank) for rank in sorted(ranks))
+
+
+def _typed(memory: np.ndarray, like: np.ndarray) -> np.ndarray:
+    array: np.ndarray = memory.view(like.dtype).reshape(like.shape)
+    return array
 
 
 def _address(job_id: str, rank: int) -> str:

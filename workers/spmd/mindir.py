@@ -38,7 +38,7 @@ _UMONAD, _IOMONAD, _NONE, _TYPE_NULL = 23, 24, 25, 36
 def decode_dtype(number: int) -> str:
     """Return MindSpore's name of an element type: 1 is ``Float32``."""
     if number not in _DTYPES:
-        raise CaptureError(f"the network has tensors of MindIR data type {number}, which is unknown")
+        raise CaptureError(f"the network has tensors of the unknown MindIR data type {number}")
     return _DTYPES[number][0]
 
 
@@ -68,10 +68,6 @@ def decode_attribute(attribute: Any) -> Any:
 
 
 def _decode_tensor(tensor: Any) -> np.ndarray:
-    name, code = _DTYPES.get(tensor.data_type, ("", ""))
-    if not name:
-        raise CaptureError(f"a constant of MindIR data type {tensor.data_type}, which is unknown")
-    array = np.frombuffer(tensor.raw_data, dtype="<" + code) if code != "?" else np.frombuffer(
-        tensor.raw_data, dtype=bool
-    )
-    return array.reshape(tuple(tensor.dims))
+    decode_dtype(tensor.data_type)
+    dtype = np.dtype(_DTYPES[tensor.data_type][1]).newbyteorder("<")
+    return np.frombuffer(tensor.raw_data, dtype).reshape(tuple(tensor.dims))

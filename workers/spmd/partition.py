@@ -1,4 +1,4 @@
-"""Divide a graph over the devices: every operator its layouts, every tensor its way between them."""
+"""Divide a graph over the devices: each operator its layouts, each tensor its way between."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from workers.spmd.graph import Constant, Graph, Node, Operand, Value, flatten, i
 from workers.spmd.program import Compute, Operator, Placed, Program, Redistribute, Reduce, Step
 from workers.spmd.reshape import through_reshape
 from workers.spmd.rules import rule_of
-from workers.spmd.simplify import simplify
 from workers.spmd.signature import Dims, Signature
+from workers.spmd.simplify import simplify
 from workers.spmd.strategy import Division, divide, unknown_division
 
 
@@ -265,7 +265,8 @@ class _Partition:
     def _map(self, operand: Operand, change: Callable[[Any], Operand]) -> Operand:
         if isinstance(operand, tuple):
             return tuple(self._map(item, change) for item in operand)
-        return operand if isinstance(operand, Constant) and not is_tensor(operand) else change(operand)
+        plain = isinstance(operand, Constant) and not is_tensor(operand)
+        return operand if plain else change(operand)
 
 
 def same_slices(one: Layout, other: Layout, shape: tuple[int, ...]) -> bool:

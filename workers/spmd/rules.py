@@ -80,9 +80,7 @@ def layer_norm(node: Node) -> Signature:
     labels = _labels("d", len(x))
     begin = node.argument(3, -1) % len(x)
     parameters = tuple(labels[len(x) - len(shape_of(p)) :] for p in node.tensors[1:])
-    statistics = tuple(
-        tuple(label if d < begin else None for d, label in enumerate(labels)) for _ in node.outputs[1:]
-    )
+    statistics = (_leading(labels, begin),) * len(node.outputs[1:])
     whole = frozenset(labels[begin:])
     return Signature((labels, *parameters), (labels, *statistics), _first(labels), whole=whole)
 
@@ -91,8 +89,7 @@ def rms_norm(node: Node) -> Signature:
     """As ``layer_norm`` over the dimensions that gamma has."""
     labels = _labels("d", len(shape_of(node.tensors[0])))
     begin = len(labels) - len(shape_of(node.tensors[1]))
-    statistics = tuple(label if d < begin else None for d, label in enumerate(labels))
-    outputs = (labels, *(statistics for _ in node.outputs[1:]))
+    outputs = (labels, *(_leading(labels, begin),) * len(node.outputs[1:]))
     return Signature(
         (labels, labels[begin:]), outputs, _first(labels), whole=frozenset(labels[begin:])
     )
@@ -159,7 +156,10 @@ def flatten(node: Node) -> Signature:
 
 
 def reduction(how: str) -> Rule:
-    """``ab -> a``: the reduced dimensions may be split, the partial results are then combined."""
+    """``ab -> a``: the reduced dimensions may be split, partial results are combined as ``how``.
+
+    ``how`` is sum, mean, max or min, or "whole" when partial results cannot be combined.
+    """
 
     def rule(node: Node) -> Signature:
         labels = _labels("d", len(shape_of(node.tensors[0])))
@@ -172,7 +172,7 @@ def reduction(how: str) -> Rule:
         gathered = reduced if how == "whole" else frozenset()
         outputs = (output,) * len(node.outputs)
         return Signature(
-            (labels,), outputs, _first(labels), gathered=gathered, reduction=how.replace("whole", "sum")
+            (labels,), outputs, _first(labels), gathered=gathered, reduction=how
         )
 
     return rule
@@ -247,6 +247,11 @@ def _labels(prefix: str, count: int) -> tuple[str, ...]:
     return tuple(f"{prefix}{d}" for d in range(count))
 
 
+def _leading(labels: tuple[str, ...], count: int) -> Dims:
+    """Keep the first labels; what is reduced to size 1 behind them is never split."""
+    return tuple(label if d < count else None for d, label in enumerate(labels))
+
+
 def _first(labels: Dims) -> str | None:
     return labels[0] if labels else None
 
@@ -272,15 +277,16 @@ def _aligned(shape: tuple[int, ...], output: tuple[int, ...], labels: tuple[str,
 
 _ELEMENT_WISE = """
     Abs ACos Acosh Add AddExt Addcdiv Addcmul AddN And Asin Asinh AssignAdd Atan Atan2 Atanh
-    BitwiseAnd BitwiseOr BitwiseXor Cast Ceil ClampScalar ClampTensor Clip Cos Cosh Div DivMod DivNoNan Elu
-    Equal Erf Erfc Erfinv Exp Expm1 Floor FloorDiv FloorMod GeLU GeluExt Greater GreaterEqual
+    BitwiseAnd BitwiseOr BitwiseXor Cast Ceil ClampScalar ClampTensor Clip Cos Cosh Div DivMod
+    DivNoNan Elu Equal Erf Erfc Erfinv Exp Expm1 FastGeLU Floor FloorDiv FloorMod GeLU GeluExt
+    Greater GreaterEqual
     HSigmoid HSwish HardShrink HShrink Inv InvGrad IsFinite IsInf IsNan LeakyReLU LeakyReLUExt
     Lerp Less LessEqual Log Log1p LogicalAnd LogicalNot LogicalOr LogicalXor Masked MaskedFill
     Maximum Minimum Mish Mod Mul MulNoNan Muls Neg NotEqual OnesLike Pow PowScalarTensor
     PowTensorScalar RealDiv Reciprocal ReLU ReLU6 RemainderTensorScalar Rint Round Rsqrt
     Select SeLU Sigmoid Sign SiLU Sin Sinh SoftShrink Softplus SoftplusExt Softsign Sqrt Square
     SquaredDifference Sub SubExt Tan Tanh Trunc TruncateDiv TruncateMod Xdivy Xlogy ZerosLike
-    identity FastGeLU
+    identity
 """
 
 RULES: dict[str, Rule] = {

@@ -29,11 +29,11 @@ class Signature:
     inputs: tuple[Dims, ...]  # one for each of the node's ``tensors``
     outputs: tuple[Dims, ...]
     batch: str | None = None  # what a generated strategy splits
-    order: tuple[str, ...] = ()  # of the device matrix, major to minor; default: as inputs have them
+    order: tuple[str, ...] = ()  # of the device matrix; default: as the inputs have them
     whole: frozenset[str] = frozenset()  # MindSpore refuses a strategy that splits these
-    gathered: frozenset[str] = frozenset()  # may be split at rest, are whole in the computation
+    gathered: frozenset[str] = frozenset()  # may be split at rest, whole when computing
     reduction: str = "sum"  # how partial results of a split contraction combine: sum, mean, max, min
-    looked_up: str | None = None  # label of the rows of a table, which indices pick by number
+    looked_up: str | None = None  # label of the rows that indices pick out of a table
     localize: Localize | None = None
 
     @property

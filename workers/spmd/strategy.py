@@ -232,9 +232,7 @@ def _by_layout(
 def _laid_flat(given: Any, leaf: type) -> list[Any]:
     """Undo the nesting of strategies for operators whose input is a tuple of tensors."""
     if leaf is dict:
-        return [given] if isinstance(given, dict) else [x for g in given for x in _laid_flat(g, leaf)]
-    if all(isinstance(x, int) for x in given):
-        return [tuple(given)]
-    return [
-        x for g in given for x in _laid_flat(g, leaf)
-    ]
+        is_leaf = isinstance(given, dict)
+    else:
+        is_leaf = all(isinstance(x, int) for x in given)
+    return [given] if is_leaf else [x for g in given for x in _laid_flat(g, leaf)]

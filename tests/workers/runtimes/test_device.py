@@ -6,6 +6,7 @@ call to it must fit the signature of the real function, and what needs no device
 
 from __future__ import annotations
 
+import copy
 import inspect
 import json
 import operator
@@ -238,6 +239,7 @@ def test_ranks_that_cannot_meet_are_a_clear_error(stand_in: StandIn, spec: Worke
         "rank 1 cannot use Ascend device 5 of 10.0.0.1: Ascend collective init failed: rank table;"
     )
     assert isinstance(raised.value, InputError)
+    assert str(copy.copy(raised.value)) == str(raised.value)  # as it travels between processes
 
 
 @pytest.mark.skipif(ON_ASCEND, reason="there is a device here")

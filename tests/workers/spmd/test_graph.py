@@ -86,7 +86,7 @@ def test_cells_that_are_inlined_late_are_flattened(capture_cell, lockstep):
     }
     wanted = x.asnumpy()
     for block in range(3):
-        weight, bias = weights[f"blocks.{block}.dense.weight"], weights[f"blocks.{block}.dense.bias"]
+        weight, bias = (weights[f"blocks.{block}.dense.{x}"] for x in ("weight", "bias"))
         wanted = wanted @ weight.T + bias + wanted
     for (answer,) in lockstep(program, weights, [x]):
         np.testing.assert_allclose(answer, wanted, rtol=1e-5, atol=1e-4)

@@ -35,7 +35,7 @@ def on_ranks(count, work):
 @pytest.mark.parametrize("dtype", ["f4", "f8", "f2", "i4", "i8"])
 @pytest.mark.parametrize("size", [0, 1, 7, 100_003])
 def test_all_reduce_gives_every_rank_the_same_sum(dtype, size):
-    arrays = [np.arange(size).astype(dtype) % 50 + rank for rank in range(4)]
+    arrays = [(np.arange(size) % 50 + rank).astype(dtype) for rank in range(4)]
     results = on_ranks(
         4, lambda mesh: all_reduce(mesh, (0, 1, 2, 3), arrays[mesh.rank], "sum", "sum")
     )
@@ -129,7 +129,8 @@ def test_ranks_in_different_calls_are_told_so():
             all_reduce(mesh, (0, 1), np.ones(3), "sum", call)
         return str(caught.value)
 
-    assert any("AllGather after ReLU" in m and "AllReduce after MatMul" in m for m in on_ranks(2, work))
+    told = on_ranks(2, work)
+    assert any("AllGather after ReLU" in m and "AllReduce after MatMul" in m for m in told)
 
 
 def test_redistribution_along_one_axis_stays_within_its_groups():

@@ -1,0 +1,65 @@
+"""Preflight: what is found before a rank starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from launcher import preflight
+from launcher.errors import JobError
+from launcher.job import Job
+
+MakeJob = Callable[..., Job]
+
+
+@pytest.fixture(autouse=True)
+def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make the working directory a project with a package and a module that must not run."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pkg").mkdir()
+    (tmp_path / "pkg" / "__init__.py").write_text("raise SystemExit('imported by the parent')")
+    (tmp_path / "pkg" / "model.py").write_text("raise SystemExit('imported by the parent')")
+    (tmp_path / "net.py").write_text("raise SystemExit('imported by the parent')")
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["net:make", "pkg:make", "pkg.model:make", "net.py:make"])
+def test_modules_are_found_but_not_imported(make_job: MakeJob, name: str, tmp_path: Path) -> None:
+    assert preflight.check(make_job(network=name), tmp_path / "out") is None
+
+
+@pytest.mark.parametrize("name", ["nets:make", "pkg.nothing:make", "net.more:make", "gone.py:make"])
+def test_a_module_that_is_nowhere_is_an_error(
+    make_job: MakeJob, name: str, tmp_path: Path
+) -> None:
+    with pytest.raises(JobError, match="^network: there is no (module|file)"):
+        preflight.check(make_job(network=name), tmp_path / "out")
+
+
+def test_a_missing_module_of_the_data_is_named_as_such(make_job: MakeJob, tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="^predict_data: there is no module"):
+        preflight.check(make_job(predict_data="nodata:make"), tmp_path / "out")
+
+
+def test_a_checkpoint_that_is_not_there_is_an_error(make_job: MakeJob, tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="^checkpoint: .*missing.ckpt") as caught:
+        preflight.check(make_job(checkpoint=str(tmp_path / "missing.ckpt")), tmp_path / "out")
+    assert caught.value.exit_code == 2
+
+
+def test_labels_that_are_not_there_are_an_error(make_job: MakeJob, tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="^labels: "):
+        preflight.check(make_job(labels="none.npy"), tmp_path / "out")
+
+
+def test_an_output_folder_that_is_a_file_is_an_error(make_job: MakeJob, tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="^output: .*net.py is a file"):
+        preflight.check(make_job(), tmp_path / "net.py" / "out")
+
+
+def test_nothing_is_written(make_job: MakeJob, tmp_path: Path) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    preflight.check(make_job(), tmp_path / "a" / "b")
+    assert sorted(tmp_path.rglob("*")) == before
