@@ -41,6 +41,7 @@ check: $(DEV) ## Check style, types and the direction of imports
 	$(BIN)/lint-imports
 
 bench: $(RUN) ## Measure side by side with other tools (see benchmarks/)
+	$(if $(wildcard benchmarks/*.py),,@echo 'benchmarks/ is empty')
 	@for bench in $(wildcard benchmarks/*.py); do $(BIN)/python "$$bench" || exit 1; done
 
 format: $(DEV) ## Sort the imports

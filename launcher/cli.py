@@ -50,9 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     command, rest = _split(sys.argv[1:] if argv is None else argv)
     parser = make_parser(command)
     flags = vars(parser.parse_args(rest))
-    if str(flags.get("job")) in COMMANDS:
-        parser.error(f"a command comes first: python -m launcher {flags['job']} ...")
-    path, as_json = flags.pop("job", None), flags.pop("json", False)
+    path, as_json = flags.pop("job"), flags.pop("json", False)
+    if str(path) in COMMANDS:
+        parser.error(f"a command comes first: python -m launcher {path} ...")
     try:
         return _carry_out(command, path, flags, as_json)
     except LauncherError as error:
@@ -82,7 +82,12 @@ def make_parser(command: str) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"launcher {__version__}")
     parser.add_argument("--json", action="store_true", help="print JSON for programs")
     parser.add_argument(
-        "job", nargs="?", type=Path, metavar="JOB.yaml", help="job file; its keys are the flags"
+        "job",
+        nargs="?",
+        type=Path,
+        default=None,
+        metavar="JOB.yaml",
+        help="job file; its keys are the flags, with _ for -",
     )
     _add_network_flags(parser)
     if command != "layout":

@@ -131,7 +131,7 @@ def _rank_table(plan: Plan) -> Table:
         for load in plan.loads
     ] or ["nothing"] * len(plan.specs)
     for spec, read in zip(plan.specs, reads, strict=True):
-        place = f"{spec.device} {spec.server_id}:{spec.device_id}"
+        place = f"{spec.server_id}:{spec.device_id}"
         table.add_row(str(spec.rank), place, str(spec.threads), read, spec.log_file)
     return table
 

@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from launcher.text import seconds
+from launcher.text import plural, seconds
 from workers.protocol import PHASES, Done, Failed, Message, PhaseEntered, Prediction
 from workers.spec import WorkerSpec
 
@@ -99,7 +99,8 @@ class Progress(AbstractContextManager["Progress"]):
             place = f"{spec.server_id}:{spec.device_id}"
             cells = [self._cell(spec.rank, phase, now_s) for phase in PHASES[1:-1]]
             table.add_row(str(spec.rank), place, *cells)
-        table.caption = f"{now_s:.0f} s, {self._board.batches} batches predicted"
+        batches = plural(self._board.batches, "batch")
+        table.caption = f"{now_s:.0f} s, {batches} predicted"
         return table
 
     def _cell(self, rank: int, phase: str, now_s: float) -> Text:

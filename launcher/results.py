@@ -60,17 +60,18 @@ class Results:
         """
         self._agreement.finish(reports)
         self._commit()
-        paths = []
+        named: list[Path] = []
         try:
             for index, file in enumerate(self._files):
-                paths.append(self._folder.predictions(index, len(self._files)))
-                file.path.replace(paths[-1])
+                path = self._folder.predictions(index, len(self._files))
+                file.path.replace(path)
+                named.append(path)
             _sync_folder(self._folder.root)
         except OSError:
-            for path in paths:
-                path.unlink(missing_ok=True)  # all of them, or none
+            for file, path in zip(self._files, named):
+                path.replace(file.path)  # all get their names, or none
             raise
-        return tuple(paths)
+        return tuple(named)
 
     def salvage(self) -> tuple[Path, ...]:
         """Keep the verified batches of a run that failed; return the partial files."""

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from launcher.outcome import RootCause
 from launcher.run_result import Result
-from launcher.text import plural, seconds, shape, size
+from launcher.text import plural, seconds, shape, short, size
 from workers.protocol import PHASES
 
 TRACEBACK_LINES = 8  # the rest is in the log of the rank
@@ -23,25 +23,25 @@ def success(result: Result) -> list[str]:
         count = int(np.prod(result.arrays()[0].shape[:-1]))
         lines.append(f"accuracy     {result.accuracy:.2%} of {plural(count, 'prediction')}")
     for path, array in zip(result.predictions, result.arrays(), strict=True):
-        lines.append(f"predictions  {path} ({shape(array.shape)}, {array.dtype.name})")
-    lines.append(f"summary      {result.summary}")
-    lines.append(f"logs         {result.ranks[0].log.parent}")
-    ranks, batches = plural(len(result.ranks), "rank"), plural(result.batches, "batch")
-    lines.append(f"verified: {ranks} agree on {batches}, {seconds(result.seconds)}")
+        lines.append(f"predictions  {short(path)} ({shape(array.shape)}, {array.dtype.name})")
+    lines.append(f"summary      {short(result.summary)}")
+    lines.append(f"logs         {short(result.ranks[0].log.parent)}")
+    batches, ranks = plural(result.batches, "batch"), plural(len(result.ranks), "rank")
+    lines.append(f"verified     {batches} by {ranks} in {seconds(result.seconds)}")
     return lines
 
 
 def rank_table(result: Result) -> Table:
     """Return a row for each rank: where it ran, and what every phase and the memory took."""
     table = Table(box=None, pad_edge=False)
-    for title in ("rank", "device", *_TIMED_PHASES, "read", "slices", "peak memory"):
+    for title in ("rank", "device", *_TIMED_PHASES, "read", "peak memory"):
         table.add_column(title, justify="left" if title == "device" else "right")
     for rank in result.ranks:
         if rank.report is None:
             continue
         times = [seconds(rank.report.phase_seconds.get(phase, 0.0)) for phase in _TIMED_PHASES]
-        bytes_of = (rank.report.bytes_read, rank.report.bytes_held, rank.report.peak_memory_bytes)
-        place = f"{rank.device} {rank.server_id}:{rank.device_id}"
+        bytes_of = (rank.report.bytes_read, rank.report.peak_memory_bytes)
+        place = f"{rank.server_id}:{rank.device_id}"
         table.add_row(str(rank.rank), place, *times, *map(size, bytes_of))
     return table
 
@@ -59,12 +59,12 @@ def _failure(result: Result, cause: RootCause) -> Iterator[str]:
     if cause.traceback:
         yield "last lines of its traceback:"
         yield from (f"  {line}" for line in _last_lines(cause.traceback, TRACEBACK_LINES))
-    yield f"log: {cause.log}"
+    yield f"log: {short(cause.log)}"
     if result.followers:
         what = plural(result.followers, "other rank")
         yield f"{what} merely followed: stopped, or failed because of it"
     for path in result.partial:
-        yield f"kept: {path} ({plural(result.batches, 'batch')} that had been verified)"
+        yield f"kept: {short(path)} ({plural(result.batches, 'batch')} that had been verified)"
 
 
 def _who(cause: RootCause) -> str:

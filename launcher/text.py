@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 
 def seconds(value: float) -> str:
     """Return ``1.2 s``, or ``35 ms`` for what is short."""
@@ -16,12 +18,18 @@ def size(nbytes: float) -> str:
         nbytes /= 1024
     else:
         unit = "TiB"
-    return f"{nbytes:.0f} {unit}" if unit == "B" else f"{nbytes:.1f} {unit}"
+    return f"{nbytes:.0f} {unit}" if unit == "B" or nbytes >= 99.95 else f"{nbytes:.1f} {unit}"
 
 
 def shape(dims: tuple[int, ...]) -> str:
     """Return ``128 x 16``; a scalar has no dims."""
     return " x ".join(map(str, dims)) or "scalar"
+
+
+def short(path: Path) -> str:
+    """Return a path from the working directory, if it lies inside."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def plural(count: int, noun: str) -> str:

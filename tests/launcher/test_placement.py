@@ -77,7 +77,8 @@ def test_what_another_job_left_in_the_environment_is_dropped(make_job: MakeJob) 
         "RANK_ID": "9",
         "DEVICE_ID": "9",
     }
-    environment = placed(make_job(), environment=stale | {"PYTHONPATH": "/src"}).specs[0].environment
+    given = stale | {"PYTHONPATH": "/src"}
+    environment = placed(make_job(), environment=given).specs[0].environment
     assert environment["PYTHONPATH"] == "/src"
     assert environment["RANK_ID"] == environment["DEVICE_ID"] == "0"
     assert not environment.keys() & {"MS_ROLE", "OMPI_COMM_WORLD_RANK", "RANK_TABLE_FILE"}

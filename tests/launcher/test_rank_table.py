@@ -58,7 +58,9 @@ def test_devices_come_in_the_order_of_their_ranks() -> None:
     assert table.servers == ("10.0.0.0", "10.0.0.1")
 
 
-@pytest.mark.parametrize(("name", "servers", "ranks"), [("1x2", 1, 2), ("1x8", 1, 8), ("2x8", 2, 16)])
+@pytest.mark.parametrize(
+    ("name", "servers", "ranks"), [("1x2", 1, 2), ("1x8", 1, 8), ("2x8", 2, 16)]
+)
 def test_every_example_is_a_valid_table(name: str, servers: int, ranks: int) -> None:
     path = EXAMPLES / f"hccl_{name}.json"
     table = parse_rank_table(path.read_text(), path.name)

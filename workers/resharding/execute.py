@@ -98,8 +98,9 @@ def _pieces(
 
 
 def _cut(array: NDArray[Any], box: Region) -> NDArray[Any]:
-    """Return a view of a box; the dots keep that of a scalar an array."""
-    view: NDArray[Any] = array[(*box.as_slices(), ...)]
+    """Return a view of a box."""
+    index: tuple[Any, ...] = (*box.as_slices(), ...)  # the dots: a scalar stays an array
+    view: NDArray[Any] = array[index]
     return view
 
 

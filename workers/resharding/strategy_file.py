@@ -87,7 +87,7 @@ def _read_document(file: Path) -> Mapping[str, Any]:
 def _check_stages(source: str, found: Mapping[str, Mapping[int, Layout]]) -> None:
     """Refuse a set of layouts in which a stage is missing, or has another number of ranks."""
     present = {stage for by_stage in found.values() for stage in by_stage}
-    missing = sorted(set(range(max(present))) - present)
+    missing = sorted(set(range(len(present))) - present)
     if missing:
         raise StrategyFileError(
             source,

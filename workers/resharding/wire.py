@@ -7,8 +7,7 @@ file that is too large to read. The content of a field is never touched, only it
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 _FIXED_SIZES = {FIXED64: 8, FIXED32: 4}
@@ -22,8 +21,7 @@ class Source(Protocol):
     def __getitem__(self, bounds: slice, /) -> bytes: ...
 
 
-@dataclass(frozen=True)
-class Field:
+class Field(NamedTuple):
     """One field of a message: ``source[start:stop]``, or a number."""
 
     number: int
@@ -78,8 +76,11 @@ def fields(source: Source, start: int, stop: int) -> Iterator[Field]:
 
 def read_varint(source: Source, position: int, stop: int) -> tuple[int, int]:
     """Return the unsigned number that starts at ``position``, and where it ends."""
-    value, end = 0, min(position + _LONGEST_VARINT, stop)
-    for index, byte in enumerate(source[position:end]):
+    content = source[position : min(position + _LONGEST_VARINT, stop)]
+    if content and content[0] < 0x80:
+        return content[0], position + 1
+    value = 0
+    for index, byte in enumerate(content):
         value |= (byte & 0x7F) << (7 * index)
         if byte < 0x80:
             return value & _UINT64, position + index + 1

@@ -6,17 +6,15 @@ compile it for a CPU; from there on ``workers.spmd`` executes the parallel progr
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import mindspore
 import numpy as np
 
-from workers.data import batches_of
-from workers.entry_point import load_entry_point
 from workers.errors import InputError
 from workers.runtimes.runtime import WantedParameter
+from workers.runtimes.user_code import make_batches, make_network
 from workers.spec import WorkerSpec
 from workers.spmd.capture import capture, set_parallel_context
 from workers.spmd.execute import RankProgram
@@ -43,10 +41,8 @@ class SimulatedRuntime:
         spec = self._spec
         mindspore.runtime.dispatch_threads_num(spec.threads)
         set_parallel_context(spec.rank, spec.rank_size, spec.strategy)
-        self._network = load_entry_point(spec.network, spec.search_path)()
-        data = load_entry_point(spec.predict_data, spec.search_path)()
-        self._batches = map(_as_tensors, batches_of(data, spec.predict_data))
-        self._first = next(self._batches)
+        self._network = make_network(spec)
+        self._first, self._batches = make_batches(spec)
 
     def divide(self) -> Program:
         """Compile the network and divide it; afterwards only the program is left of it."""
@@ -76,8 +72,8 @@ class SimulatedRuntime:
         self._rank_program.load(self._slices)
 
     def batches(self) -> Iterator[tuple[Any, ...]]:
-        """Yield the inputs, the first one again."""
-        yield from itertools.chain([self._first], self._batches)
+        """Yield the inputs of each prediction, in the order of the user's data."""
+        return self._batches
 
     def predict(self, batch: tuple[Any, ...]) -> tuple[np.ndarray, ...]:
         """Run the program on one batch. Blocks until the other ranks do."""
@@ -96,10 +92,6 @@ class SimulatedRuntime:
             self._mesh.close()
         self._mesh = self._rank_program = None
         self._slices = {}
-
-
-def _as_tensors(batch: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple(mindspore.Tensor(x) if isinstance(x, np.ndarray) else x for x in batch)
 
 
 def _shapes(batch: tuple[Any, ...]) -> list[tuple[tuple[int, ...], str]]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from workers.resharding.layout import Layout
 from workers.runtimes.runtime import WantedParameter
-from workers.runtimes.tensors import to_arrays, to_tensor
+from workers.tensors import to_arrays, to_tensor
 from workers.runtimes.user_code import make_batches, make_network
 from workers.spec import WorkerSpec
 

@@ -11,7 +11,7 @@ from mindspore import nn
 from workers.data import batches_of
 from workers.entry_point import load_entry_point
 from workers.errors import InputError
-from workers.runtimes.tensors import to_tensor
+from workers.tensors import to_tensor
 from workers.spec import WorkerSpec
 
 

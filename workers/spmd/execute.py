@@ -11,10 +11,11 @@ import numpy as np
 from workers.spmd import collectives
 from workers.spmd.graph import Constant, Operand
 from workers.spmd.mesh import Mesh
-from workers.spmd.operators import kernel, look_up, to_array, to_tensor
+from workers.spmd.operators import kernel, look_up
 from workers.spmd.partition import values_of
 from workers.spmd.program import Compute, Program, Redistribute, Reduce, Step
 from workers.spmd.redistribution import plan_redistribution, reduction_groups
+from workers.tensors import to_arrays, to_tensor
 
 Values = dict[str, Any]  # name -> tensor: all that the rank holds at one moment
 
@@ -45,7 +46,7 @@ class RankProgram:
             run_step(values)
             for name in released:
                 del values[name]
-        return tuple(_result(x, values) for x in _leaves(self._program.outputs))
+        return to_arrays(_results(self._program.outputs, values))
 
     def _prepare(self, step: Step) -> Callable[[Values], None]:
         if isinstance(step, Compute):
@@ -84,7 +85,7 @@ class RankProgram:
             move = partial(_exchange, self._mesh, transfer.group, transfer.copies, call)
 
         def redistribute(values: Values) -> None:
-            array = to_array(values[source.value.name])
+            array = values[source.value.name].asnumpy()
             out = np.empty(local_shape, array.dtype)
             move(array, out)
             values[target.value.name] = to_tensor(out)
@@ -98,7 +99,7 @@ class RankProgram:
         assert mesh is not None  # a split axis has more than one rank
 
         def reduce(values: Values) -> None:
-            array = to_array(values[step.source.value.name])
+            array = values[step.source.value.name].asnumpy()
             total = collectives.all_reduce(mesh, group, array, step.how, call)
             values[step.target.value.name] = to_tensor(total)
 
@@ -139,14 +140,8 @@ def _last_uses(program: Program) -> list[list[str]]:
     return released[::-1]
 
 
-def _leaves(operand: Operand) -> list[Operand]:
+def _results(operand: Operand, values: Values) -> Any:
+    """Return what the network returns, nested as it nests it."""
     if isinstance(operand, tuple):
-        return [leaf for item in operand for leaf in _leaves(item)]
-    return [operand]
-
-
-def _result(operand: Operand, values: Values) -> np.ndarray:
-    if isinstance(operand, Constant):
-        return np.asarray(operand.value)
-    assert not isinstance(operand, tuple)
-    return to_array(values[operand.name])
+        return tuple(_results(item, values) for item in operand)
+    return operand.value if isinstance(operand, Constant) else values[operand.name]

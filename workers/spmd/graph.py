@@ -104,6 +104,8 @@ def parse_graph(model: Any) -> Graph:
 
 _ORDERING = {"UpdateState"}  # yields a token that orders side effects, never a tensor
 _TRANSPARENT = {"Load", "Depend", "stop_gradient", "StopGradient"}  # yields its first input
+_PACKING = {"MakeTuple", "MakeList", "make_tuple", "make_list"}
+_UNPACKING = {"TupleGetItem", "ListGetItem", "tuple_getitem", "list_getitem"}
 _BRANCHES = {"Switch", "Partial", "SwitchLayer"}
 
 
@@ -173,9 +175,9 @@ class _Reader:
         if op in _TRANSPARENT:
             return self._operand(proto.input[0], known)
         operands = tuple(self._operand(name, known) for name in proto.input)
-        if op in ("MakeTuple", "MakeList"):
+        if op in _PACKING:
             return operands
-        if op in ("TupleGetItem", "ListGetItem"):
+        if op in _UNPACKING:
             return _item(operands, scope)
         attributes = {a.name: decode_attribute(a) for a in primitive.attribute}
         attributes |= {a.name: decode_attribute(a) for a in proto.attribute if a.name != "shape"}

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import mindspore
 import numpy as np
-from mindspore.common.np_dtype import bfloat16
 from mindspore.ops import Primitive
 
 from workers.errors import InputError
 from workers.spmd.graph import Constant, Node, Operand, Value
+from workers.tensors import to_tensor
 
 _PLANNING = {"in_strategy", "out_strategy", "in_layout", "out_layout", "alias_name"}
-_BFLOAT16 = "BFloat16"
 
 Kernel = Callable[..., tuple[Any, ...]]  # tensors of the node's values -> its outputs
 
@@ -65,22 +63,6 @@ def look_up(first_row: int, rows: int) -> Kernel:
     return run
 
 
-def to_tensor(array: np.ndarray, dtype: str = "") -> Any:
-    """Return a tensor on an array's memory; a uint16 array may hold ``BFloat16``."""
-    array = np.asarray(array)
-    if dtype == _BFLOAT16 and array.dtype == np.uint16:
-        array = array.view(bfloat16)
-    if not array.flags.c_contiguous or not array.flags.writeable:
-        array = array.copy()
-    return mindspore.Tensor.from_numpy(array)
-
-
-def to_array(tensor: Any) -> np.ndarray:
-    """Return a tensor's memory as an array."""
-    array: np.ndarray = tensor.asnumpy()
-    return array
-
-
 def _template(operand: Operand) -> Callable[[Any], Any]:
     """Return how to fill one argument from the iterator of the node's tensors."""
     if isinstance(operand, tuple):
@@ -95,7 +77,7 @@ def _template(operand: Operand) -> Callable[[Any], Any]:
 def _argument(operand: Operand) -> Any:
     assert isinstance(operand, Constant)
     if isinstance(operand.value, np.ndarray):
-        return to_tensor(np.array(operand.value), operand.dtype)
+        return to_tensor(operand.value, operand.dtype)
     return operand.value
 
 

@@ -59,7 +59,7 @@ class _Partition:
             self.placed[value.name] = self._whole(value)
         for node in self.graph.nodes:
             self._node(node)
-        outputs = self._map(self.graph.outputs, lambda v: self._bring(v, self._whole(v).layout))
+        outputs = self._map(self.graph.outputs, self._gathered)
         for value in self.parameters.values():  # parameters that nothing uses
             self._layout_of(value)
         return Program(
@@ -70,6 +70,12 @@ class _Partition:
             outputs,
             tuple(self.operators),
         )
+
+    def _gathered(self, output: Value | Constant) -> Operand:
+        """Return an output of the network, whole on every rank."""
+        if isinstance(output, Constant):
+            return output
+        return self._bring(output, self._whole(output).layout)
 
     def _node(self, node: Node) -> None:
         if node.op == "Cast" and "in_strategy" not in node.attributes:

@@ -8,12 +8,12 @@ refuses is refused, and what it generates for an operator without a strategy fol
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Optional
 
 from workers.spmd.graph import Node, shape_of
 from workers.spmd.signature import Dims, Localize, Signature
 
-Rule = Callable[[Node], Signature]
+Rule = Callable[[Node], Optional[Signature]]
 
 
 def rule_of(node: Node) -> Signature | None:
@@ -31,9 +31,11 @@ def element_wise(node: Node) -> Signature:
     return Signature(inputs, outputs, batch=_first(labels), order=labels)
 
 
-def mat_mul(node: Node) -> Signature:
-    """``bmk, bkn -> bmn``; the batch dimensions broadcast."""
+def mat_mul(node: Node) -> Signature | None:
+    """``bmk, bkn -> bmn``; the batch dimensions broadcast. Vectors are left to the fallback."""
     left, right = (shape_of(x) for x in node.tensors[:2])
+    if min(len(left), len(right)) < 2:
+        return None
     output = node.outputs[0].shape
     batch = _labels("b", len(output) - 2)
     row = ("k", "m") if node.argument(2, False) else ("m", "k")
@@ -187,6 +189,21 @@ def concat(node: Node) -> Signature:
     return Signature(inputs, (labels,), _first(labels), whole=_chosen(labels, (axis,)))
 
 
+def split(node: Node) -> Signature:
+    """One tensor cut into several along ``axis``, which stays whole."""
+    labels = _labels("d", len(shape_of(node.tensors[0])))
+    axis = node.argument(1, node.attributes.get("axis", 0))
+    outputs = (labels,) * len(node.outputs)
+    return Signature((labels,), outputs, _first(labels), whole=_chosen(labels, (axis,)))
+
+
+def top_k(node: Node) -> Signature:
+    """The largest elements of the last dimension, which stays whole."""
+    labels = _labels("d", len(shape_of(node.tensors[0])))
+    outputs = (labels,) * len(node.outputs)
+    return Signature((labels,), outputs, _first(labels), whole=frozenset(labels[-1:]))
+
+
 def stack(node: Node) -> Signature:
     """Several tensors side by side along a new dimension."""
     labels = _labels("d", len(shape_of(node.tensors[0])))
@@ -276,22 +293,22 @@ def _aligned(shape: tuple[int, ...], output: tuple[int, ...], labels: tuple[str,
 
 
 _ELEMENT_WISE = """
-    Abs ACos Acosh Add AddExt Addcdiv Addcmul AddN And Asin Asinh AssignAdd Atan Atan2 Atanh
+    Abs ACos Acosh Add AddExt AddN Adds Addcdiv Addcmul And Asin Asinh AssignAdd Atan Atan2 Atanh
     BitwiseAnd BitwiseOr BitwiseXor Cast Ceil ClampScalar ClampTensor Clip Cos Cosh Div DivMod
-    DivNoNan Elu Equal Erf Erfc Erfinv Exp Expm1 FastGeLU Floor FloorDiv FloorMod GeLU GeluExt
+    DivNoNan Divs Elu Equal Erf Erfc Erfinv Exp Expm1 FastGeLU Floor FloorDiv FloorMod GeLU GeluExt
     Greater GreaterEqual
     HSigmoid HSwish HardShrink HShrink Inv InvGrad IsFinite IsInf IsNan LeakyReLU LeakyReLUExt
     Lerp Less LessEqual Log Log1p LogicalAnd LogicalNot LogicalOr LogicalXor Masked MaskedFill
     Maximum Minimum Mish Mod Mul MulNoNan Muls Neg NotEqual OnesLike Pow PowScalarTensor
     PowTensorScalar RealDiv Reciprocal ReLU ReLU6 RemainderTensorScalar Rint Round Rsqrt
     Select SeLU Sigmoid Sign SiLU Sin Sinh SoftShrink Softplus SoftplusExt Softsign Sqrt Square
-    SquaredDifference Sub SubExt Tan Tanh Trunc TruncateDiv TruncateMod Xdivy Xlogy ZerosLike
+    SquaredDifference Sub SubExt Subs Tan Tanh Trunc TruncateDiv TruncateMod Xdivy Xlogy ZerosLike
     identity
 """
 
 RULES: dict[str, Rule] = {
     **dict.fromkeys(_ELEMENT_WISE.split(), element_wise),
-    **dict.fromkeys(("MatMul", "BatchMatMul"), mat_mul),
+    **dict.fromkeys(("MatMul", "BatchMatMul", "MatMulExt", "BatchMatMulExt"), mat_mul),
     **dict.fromkeys(("Softmax", "LogSoftmax", "CumSum", "Cumsum", "CumsumExt"), along_axis),
     **dict.fromkeys(("ReduceSum", "SumExt"), reduction("sum")),
     **dict.fromkeys(("ReduceMean", "MeanExt"), reduction("mean")),
@@ -314,7 +331,9 @@ RULES: dict[str, Rule] = {
     "Gather": gather,
     "LayerNorm": layer_norm,
     "RmsNorm": rms_norm,
+    "Split": split,
     "Stack": stack,
     "StridedSlice": strided_slice,
+    "TopK": top_k,
     "Transpose": transpose,
 }

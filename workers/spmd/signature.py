@@ -32,7 +32,7 @@ class Signature:
     order: tuple[str, ...] = ()  # of the device matrix; default: as the inputs have them
     whole: frozenset[str] = frozenset()  # MindSpore refuses a strategy that splits these
     gathered: frozenset[str] = frozenset()  # may be split at rest, whole when computing
-    reduction: str = "sum"  # how partial results of a split contraction combine: sum, mean, max, min
+    reduction: str = "sum"  # how partial results combine: sum, mean, max or min
     looked_up: str | None = None  # label of the rows that indices pick out of a table
     localize: Localize | None = None
 

@@ -60,9 +60,10 @@ def unknown_division(node: Node, devices: int) -> tuple[Division, tuple[Dims, ..
     Only its parameters at rest follow its strategy. Dimensions in the same place that are
     split alike share their devices, as element-wise operators do.
     """
-    given = node.attributes.get("in_strategy") or ()
+    given = node.attributes.get("in_strategy")
     shapes = [shape_of(x) for x in node.tensors]
-    entries = [*_laid_flat(given, tuple), *((1,) * len(s) for s in shapes)][: len(shapes)]
+    whole = [(1,) * len(shape) for shape in shapes]
+    entries = [*_laid_flat(given, tuple), *whole][: len(shapes)] if given else whole
     dims: list[Dims] = []
     counts: dict[str, int] = {}
     for number, (shape, entry) in enumerate(zip(shapes, entries, strict=True)):

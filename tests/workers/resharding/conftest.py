@@ -1,12 +1,62 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from workers.resharding.checkpoint_file import write_checkpoint
 from workers.resharding.layout import Layout
+from workers.resharding.strategy_file import write_strategy_file
+
+Want = Callable[..., "WantedTensor"]
+Save = Callable[..., tuple[str, Path]]
+
+
+@dataclass(frozen=True)
+class WantedTensor:
+    """What a network says of one parameter."""
+
+    layout: Layout
+    full_shape: tuple[int, ...]
+    dtype: str = "Float32"
+
+
+@pytest.fixture(scope="session")
+def want() -> Want:
+    """Make what plan_rank wants: (full shape, layout = whole, dtype = Float32)."""
+
+    def make(
+        full_shape: tuple[int, ...], layout: Layout | None = None, dtype: str = "Float32"
+    ) -> WantedTensor:
+        whole = Layout((1,), ((),) * len(full_shape))
+        return WantedTensor(layout or whole, full_shape, dtype)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def save() -> Save:
+    """Save tensors as slices: (folder, tensors, layouts); returns the pattern and the strategy."""
+
+    def write(
+        folder: Path, tensors: Mapping[str, np.ndarray], layouts: Mapping[str, Layout]
+    ) -> tuple[str, Path]:
+        ranks = sorted({rank for layout in layouts.values() for rank in layout.ranks})
+        for rank in ranks:
+            slices = {
+                name: array[layouts[name].region(rank, array.shape).as_slices()]
+                for name, array in tensors.items()
+                if rank in layouts[name].ranks
+            }
+            write_checkpoint(folder / f"rank_{rank}" / "net-1_10.ckpt", slices)
+        write_strategy_file(folder / "strategy.ckpt", layouts)
+        return str(folder / "rank_{rank}" / "net-1_10.ckpt"), folder / "strategy.ckpt"
+
+    return write
 
 
 @pytest.fixture(scope="session")
@@ -28,10 +78,14 @@ def compiled_tensors() -> Mapping[str, np.ndarray]:
 @pytest.fixture(scope="session")
 def compiled_layouts() -> Mapping[str, Mapping[str, Layout]]:
     """The layouts in fixtures/compiled, as a dump of their strategy files shows them."""
-    plain = {"b": ((4, 2), (0,)), "w2": ((4, 2), (-1, 0))}
+    plain: dict[str, Any] = {"b": ((4, 2), (0,)), "w2": ((4, 2), (-1, 0))}
     gap = {**plain, "w": ((2, 2, 2), (1, -1))}
     swap = {**plain, "w": ((2, 2, 2), (0, 1))}
-    lay = {"b": ((4, 2), (0,)), "w": ((2, 2, 2), (1, 0)), "w2": ((2, 2, 2), ((-1,), (1, 0)))}
+    lay: dict[str, Any] = {
+        "b": ((4, 2), (0,)),
+        "w": ((2, 2, 2), (1, 0)),
+        "w2": ((2, 2, 2), ((-1,), (1, 0))),
+    }
     configurations = {
         "out_gapfwdopt": (gap, -1),
         "out_gapfwdopt2": (gap, 2),

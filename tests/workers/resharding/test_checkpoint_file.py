@@ -77,18 +77,18 @@ def test_entries_that_nobody_can_load_do_not_hide_the_others(tmp_path: Path) -> 
     ]
 
 
+W = value("w", "Int8", [1], b"1")
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
         (b"", "the file is empty"),
-        (value("w", "Float32", [3], bytes(8)), r"w has 8 bytes, but Float32 of shape \[3\] takes 12"),
+        (value("w", "Float32", [3], bytes(8)), r"w has 8 bytes, but Float32 of .*\[3\] takes 12"),
         (value("w", "Float32", [3], bytes(16)), "w has 16 bytes"),
         (value("w", "Int32", [1], bytes(3)) + value("w", "Int32", [1], b"1"), "w has 4 bytes"),
-        (value("w", "Int8", [1], b"1") * 2, "w has 2 bytes"),
-        (
-            value("w", "Int8", [1], b"1") + value("v", "Int8", [1], b"1") + value("w", "Int8", [1], b"1"),
-            "w comes a second time",
-        ),
+        (W * 2, "w has 2 bytes"),
+        (W + value("v", "Int8", [1], b"1") + W, "w comes a second time"),
         (value("w", "Int8", [2], b"1") + value("w", "Int16", [2], b"123"), "w comes a second time"),
         (value("w", "Int8", [-1], b"1"), r"impossible shape \[-1\]"),
         (value("w", "Int8", [1] * 40, b"1"), "impossible shape"),

@@ -1,13 +1,10 @@
 from __future__ import annotations
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from workers.resharding.errors import CoverageError, OverlapError
 from workers.resharding.layout import Layout
-from workers.resharding.plan import CopyStep, first_overlap, plan_parameter
+from workers.resharding.plan import CopyStep, plan_parameter
 from workers.resharding.region import Region
 
 
@@ -70,39 +67,6 @@ def test_a_scalar_comes_from_one_rank() -> None:
     assert plan_parameter("step", scalar, {0: scalar, 1: scalar}, 1) == (
         CopyStep(1, scalar, scalar),
     )
-
-
-def test_four_boxes_around_a_hole_do_not_overlap_although_no_line_parts_them() -> None:
-    pinwheel = [
-        Region((0, 0), (1, 2)),
-        Region((0, 2), (2, 3)),
-        Region((2, 1), (3, 3)),
-        Region((1, 0), (3, 1)),
-    ]
-    assert first_overlap(pinwheel) is None
-    assert first_overlap([*pinwheel, Region((1, 1), (2, 3))]) == (1, 4)
-
-
-@st.composite
-def boxes(draw: st.DrawFn) -> list[Region]:
-    def interval() -> tuple[int, int]:
-        start = draw(st.integers(0, 5))
-        return start, draw(st.integers(start + 1, 6))
-
-    return [
-        Region(*zip(*(interval() for _ in range(2)))) for _ in range(draw(st.integers(0, 6)))
-    ]
-
-
-@given(boxes())
-def test_first_overlap_agrees_with_painting_every_element(regions: list[Region]) -> None:
-    canvas = np.zeros((6, 6), int)
-    for region in regions:
-        canvas[region.as_slices()] += 1
-    found = first_overlap(regions)
-    assert (found is None) == (canvas.max(initial=0) <= 1)
-    if found is not None:
-        assert regions[found[0]].intersect(regions[found[1]]) is not None
 
 
 def test_64_ranks_of_a_grid_are_planned_from_64_ranks_of_another() -> None:

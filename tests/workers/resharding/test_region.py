@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from workers.resharding.region import Region
+from workers.resharding.region import Region, first_overlap, flat_boxes
 
 
 def test_shape_and_size_of_a_box() -> None:
@@ -44,3 +48,50 @@ def test_slices_cut_the_box_out_of_an_array() -> None:
 
 def test_a_box_prints_like_the_index_that_cuts_it() -> None:
     assert str(Region((1, 2), (3, 4))) == "[1:3, 2:4]"
+
+
+def test_four_boxes_around_a_hole_do_not_overlap_although_no_line_parts_them() -> None:
+    pinwheel = [
+        Region((0, 0), (1, 2)),
+        Region((0, 2), (2, 3)),
+        Region((2, 1), (3, 3)),
+        Region((1, 0), (3, 1)),
+    ]
+    assert first_overlap(pinwheel) is None
+    assert first_overlap([*pinwheel, Region((1, 1), (2, 3))]) == (1, 4)
+
+
+@st.composite
+def boxes(draw: st.DrawFn) -> list[Region]:
+    def interval() -> tuple[int, int]:
+        start = draw(st.integers(0, 5))
+        return start, draw(st.integers(start + 1, 6))
+
+    return [
+        Region(*zip(*(interval() for _ in range(2)))) for _ in range(draw(st.integers(0, 6)))
+    ]
+
+
+@given(boxes())
+def test_first_overlap_agrees_with_painting_every_element(regions: list[Region]) -> None:
+    canvas = np.zeros((6, 6), int)
+    for region in regions:
+        canvas[region.as_slices()] += 1
+    found = first_overlap(regions)
+    assert (found is None) == (canvas.max(initial=0) <= 1)
+    if found is not None:
+        assert regions[found[0]].intersect(regions[found[1]]) is not None
+
+
+@given(st.lists(st.integers(1, 4), max_size=4), st.data())
+@settings(max_examples=150)
+def test_a_run_of_memory_is_cut_into_boxes_in_its_order(
+    shape: list[int], data: st.DataObject
+) -> None:
+    elements = np.arange(math.prod(shape)).reshape(shape)
+    first = data.draw(st.integers(0, elements.size))
+    last = data.draw(st.integers(first, elements.size))
+    boxes = list(flat_boxes(tuple(shape), first, last))
+    found = [number for box in boxes for number in np.ravel(elements[box.as_slices()])]
+    assert found == list(range(first, last))
+    assert len(boxes) <= max(2 * len(shape) - 1, 1)

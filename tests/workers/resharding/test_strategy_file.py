@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from workers.resharding import strategy_proto
 from workers.resharding.errors import StrategyFileError
@@ -56,11 +58,18 @@ def test_the_file_of_one_stage_alone_is_not_enough(fixtures: Path) -> None:
         read_strategy_file(fixtures / "compiled" / "out_pp" / "s5.ckpt")
 
 
+def test_a_damaged_number_of_a_stage_is_refused_at_once(tmp_path: Path) -> None:
+    item = {"dev_matrix": [2], "tensor_map": [0]}
+    (tmp_path / "s.json").write_text(json.dumps(document(stage=1 << 40, w=item)))
+    with pytest.raises(StrategyFileError, match=r"stages \[0\] are missing"):
+        read_strategy_file(tmp_path / "s.json")
+
+
 def test_files_of_two_runs_in_a_folder_are_refused(fixtures: Path, tmp_path: Path) -> None:
     for name in ("gapfwdopt", "swapfwdopt"):
         file = fixtures / "compiled" / f"out_{name}" / "s0.ckpt"
         shutil.copy(file, tmp_path / f"{name}.ckpt")
-    with pytest.raises(StrategyFileError, match="swapfwdopt.ckpt: w of stage 0 .* files of one run"):
+    with pytest.raises(StrategyFileError, match="swapfwdopt.ckpt: w of stage 0 .* of one run"):
         read_strategy_file(tmp_path)
 
 
@@ -122,10 +131,7 @@ def document(stage: int = 0, **items: Any) -> dict[str, Any]:
         (document(w={"dev_matrix": "2", "tensor_map": [0]}), "w.dev_matrix is '2'"),
         (document(w={"dev_matrix": [2], "tensor_map": [1]}), "w: the layout .* no such axis"),
         (document(w={"dev_matrix": [1 << 40], "tensor_map": [0]}), "matrix is impossible"),
-        (
-            {**document(), "parallel_strategy_item": {"a": {"stage": None}}, "parallel_layout_item": {"w": 1}},
-            "stage of a holds None",
-        ),
+        ({**document(w={}), "parallel_strategy_item": {"a": {}}}, "stage of a holds None"),
     ],
 )
 def test_a_document_that_is_no_strategy_is_refused(broken: dict[str, Any], reason: str) -> None:
@@ -182,6 +188,21 @@ def test_a_strategy_file_cut_anywhere_is_an_error_or_misses_parameters(
         assert layouts.items() <= whole.items()
 
 
+@given(place=st.integers(0, 10**6), flip=st.integers(1, 255))
+def test_a_damaged_byte_is_an_error_or_leaves_layouts(
+    fixtures: Path, tmp_path_factory: pytest.TempPathFactory, place: int, flip: int
+) -> None:
+    content = bytearray((fixtures / "compiled" / "out_layfwdopt" / "s0.ckpt").read_bytes())
+    content[place % len(content)] ^= flip
+    path = tmp_path_factory.getbasetemp() / "damaged.ckpt"
+    path.write_bytes(content)
+    try:
+        layouts = read_strategy_file(path)
+    except StrategyFileError:
+        return
+    assert all(isinstance(layout, Layout) for layout in layouts.values())
+
+
 def test_mindspore_reads_what_was_written(tmp_path: Path) -> None:
     from mindspore.parallel import build_searched_strategy
 
@@ -205,5 +226,6 @@ def test_layouts_are_written_with_the_very_numbers_of_the_compiler(
 ) -> None:
     made = fixtures / "compiled" / f"out_{configuration}" / "s0.ckpt"
     write_strategy_file(tmp_path / "s.ckpt", read_strategy_file(made))
-    ours, theirs = (strategy_proto.decode(file.read_bytes()) for file in (tmp_path / "s.ckpt", made))
+    ours = strategy_proto.decode((tmp_path / "s.ckpt").read_bytes())
+    theirs = strategy_proto.decode(made.read_bytes())
     assert ours["parallel_layout_item"] == theirs["parallel_layout_item"]

@@ -69,10 +69,13 @@ def lockstep() -> Callable[..., Any]:
     import mindspore
 
     from workers.spmd.execute import RankProgram
-    from workers.spmd.operators import to_array, to_tensor
     from workers.spmd.partition import values_of
     from workers.spmd.program import Compute, Placed, Program, Redistribute
     from workers.spmd.redistribution import reduction_groups
+    from workers.tensors import to_tensor
+
+    def to_array(tensor: Any) -> np.ndarray:
+        return tensor.asnumpy()
 
     def cut(placed: Placed, whole: np.ndarray, rank: int) -> Any:
         region = placed.layout.region(rank, placed.value.shape)
@@ -109,7 +112,7 @@ def lockstep() -> Callable[..., Any]:
                 combine = {"sum": np.sum, "mean": np.mean, "max": np.max, "min": np.min}[step.how]
                 for rank in range(size):
                     total = combine(np.stack([partial[m] for m in groups[rank]]), axis=0)
-                    total = total.astype(partial[rank].dtype)
+                    total = np.asarray(total, partial[rank].dtype)
                     ranks[rank][step.target.value.name] = to_tensor(total)
         outputs = list(values_of(program.outputs))
         return [tuple(to_array(values[v.name]) for v in outputs) for values in ranks]

@@ -62,6 +62,8 @@ def _operators():
         "Stack": (lambda: ops.Stack(1), [[(8, 16), (8, 16)]], ()),
         "ExpandDims": (ops.ExpandDims, [(8, 16)], (1,)),
         "Squeeze": (lambda: ops.Squeeze(1), [(8, 1, 16)], ()),
+        "Split": (lambda: ops.Split(1, 4), [(8, 16)], ()),
+        "TopK": (ops.TopK, [(8, 16)], (3,)),
         "StridedSlice": (ops.StridedSlice, [(8, 16, 4)], ((0, 2, 0), (8, 6, 4), (1, 1, 1))),
         "StridedSlice steps": (ops.StridedSlice, [(8, 16, 4)], ((0, 0, 0), (8, 16, 4), (1, 1, 2))),
         "BatchNorm": (ops.BatchNorm, [(4, 8, 4, 4), (8,), (8,), (8,), (8,)], ()),
@@ -76,7 +78,7 @@ NAMES = (  # known without importing mindspore when pytest collects
     "Softmax axis 0,LogSoftmax,LayerNorm,Transpose,Gather,Gather axis 1,Conv2D,Conv2D groups,"
     "MaxPool,AvgPool,Flatten,ReduceSum,ReduceSum keep_dims,ReduceMean,ReduceMean all,ReduceMax,"
     "ReduceMin,Argmax,ArgMaxWithValue,Concat,Concat axis 0,Stack,ExpandDims,Squeeze,"
-    "StridedSlice,StridedSlice steps,BatchNorm,BroadcastTo,CumSum"
+    "Split,TopK,StridedSlice,StridedSlice steps,BatchNorm,BroadcastTo,CumSum"
 ).split(",")
 
 

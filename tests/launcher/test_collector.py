@@ -1,0 +1,183 @@
+"""The collector, with real sockets in one process: who is let in, and what is made of it."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+from launcher.collector import Collector
+from workers.link import Link
+from workers.protocol import (
+    ACKNOWLEDGED,
+    MAX_FRAME_BYTES,
+    Done,
+    Failed,
+    Message,
+    PhaseEntered,
+    Prediction,
+    RankReport,
+    encode,
+)
+from workers.spec import CollectorAddress, WorkerSpec
+
+PATIENCE_MS = 30_000  # only a test that fails waits so long
+
+Connect = Callable[[CollectorAddress], zmq.Socket[bytes]]
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    with Collector(range(2)) as collector:
+        yield collector
+
+
+@pytest.fixture
+def connect() -> Iterator[Connect]:
+    """Return a maker of clients that hold the keys they are given, and say what they like."""
+    context = zmq.Context()
+
+    def connect(address: CollectorAddress) -> zmq.Socket[bytes]:
+        client = context.socket(zmq.DEALER)
+        client.linger = 0
+        client.curve_serverkey = address.server_key.encode()
+        client.curve_publickey = address.public_key.encode()
+        client.curve_secretkey = address.secret_key.encode()
+        client.connect(address.endpoint)
+        return client
+
+    yield connect
+    context.destroy(linger=0)
+
+
+def receive(collector: Collector, count: int = 1) -> list[Message]:
+    messages: list[Message] = []
+    while len(messages) < count:
+        assert collector.socket.poll(PATIENCE_MS)
+        messages += collector.receive()
+    return messages
+
+
+def spec_of(rank: int, address: CollectorAddress) -> WorkerSpec:
+    return WorkerSpec(
+        rank=rank,
+        rank_size=2,
+        local_rank=rank,
+        device_id=rank,
+        server_id="localhost",
+        device="simulated",
+        network="net:make",
+        predict_data="net:data",
+        collector=address,
+    )
+
+
+def test_it_hears_what_a_rank_says_through_its_link(collector: Collector) -> None:
+    output = np.arange(6, dtype=np.float32).reshape(2, 3)
+    with closing(Link(spec_of(0, collector.address))) as link:
+        link.phase("predict")
+        link.predictions(0, [output])
+        phase, prediction = receive(collector, 2)
+    assert phase == PhaseEntered(0, "predict")
+    assert isinstance(prediction, Prediction)
+    np.testing.assert_array_equal(prediction.outputs[0], output)
+
+
+def test_last_words_are_acknowledged(collector: Collector, connect: Connect) -> None:
+    client = connect(collector.address)
+    for message in (
+        Failed(1, "load", "OSError", "no such file", "", 2),
+        Done(1, RankReport({}, 0, 0, 0, 1)),
+    ):
+        client.send_multipart(encode(message))
+        assert receive(collector) == [message]
+        assert client.poll(PATIENCE_MS)
+        assert client.recv() == ACKNOWLEDGED
+
+
+def test_it_listens_on_this_host_alone(collector: Collector) -> None:
+    assert collector.address.endpoint.startswith("tcp://127.0.0.1:")
+
+
+def test_two_jobs_have_different_ports_and_keys(collector: Collector) -> None:
+    with Collector(range(2)) as other:
+        assert other.address.endpoint != collector.address.endpoint
+        assert other.address.server_key != collector.address.server_key
+        assert other.address.secret_key != collector.address.secret_key
+
+
+def test_a_client_with_a_key_of_its_own_is_turned_away(
+    collector: Collector, connect: Connect
+) -> None:
+    public, secret = (key.decode() for key in zmq.curve_keypair())
+    stranger = connect(replace(collector.address, public_key=public, secret_key=secret))
+    refused = stranger.get_monitor_socket(zmq.EVENT_HANDSHAKE_FAILED_AUTH)
+    stranger.send_multipart(encode(PhaseEntered(0, "load")))
+    assert refused.poll(PATIENCE_MS)
+    assert recv_monitor_message(refused)["value"] == 400
+    stranger.disable_monitor()
+    assert collector.receive() == []
+
+
+def test_a_client_that_does_not_know_the_servers_key_is_turned_away(
+    collector: Collector, connect: Connect
+) -> None:
+    public, _ = (key.decode() for key in zmq.curve_keypair())
+    stranger = connect(replace(collector.address, server_key=public))
+    stranger.send_multipart(encode(PhaseEntered(0, "load")))
+    friend = connect(collector.address)
+    friend.send_multipart(encode(PhaseEntered(1, "load")))
+    assert receive(collector) == [PhaseEntered(1, "load")]
+
+
+def test_a_client_without_keys_is_turned_away(collector: Collector, connect: Connect) -> None:
+    with zmq.Context() as context, context.socket(zmq.DEALER) as stranger:
+        stranger.linger = 0
+        stranger.connect(collector.address.endpoint)
+        stranger.send_multipart(encode(PhaseEntered(0, "load")))
+        friend = connect(collector.address)
+        friend.send_multipart(encode(PhaseEntered(1, "load")))
+        assert receive(collector) == [PhaseEntered(1, "load")]
+
+
+def test_garbage_on_the_port_disturbs_nobody(collector: Collector, connect: Connect) -> None:
+    host, port = collector.address.endpoint.removeprefix("tcp://").split(":")
+    with socket.create_connection((host, int(port))) as stranger:
+        stranger.sendall(b"GET / HTTP/1.1\r\n\r\n" + b"\xff" * 4096)
+        friend = connect(collector.address)
+        friend.send_multipart(encode(PhaseEntered(1, "load")))
+        assert receive(collector) == [PhaseEntered(1, "load")]
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [[b"garbage"], [b"{}"], [b""], [b"x"] * 100, encode(PhaseEntered(7, "load"))],
+    ids=["garbage", "empty-object", "empty", "many-frames", "foreign-rank"],
+)
+def test_what_is_no_message_is_refused_and_the_next_one_is_heard(
+    collector: Collector, connect: Connect, frames: list[bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    client = connect(collector.address)
+    client.send_multipart(frames)
+    client.send_multipart(encode(PhaseEntered(1, "load")))
+    assert receive(collector) == [PhaseEntered(1, "load")]
+    assert "refused a message" in caplog.text
+
+
+def test_a_frame_that_is_too_large_ends_the_connection_and_nothing_else(
+    collector: Collector, connect: Connect
+) -> None:
+    client = connect(collector.address)
+    ended = client.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+    client.send(bytes(MAX_FRAME_BYTES + 1))
+    assert ended.poll(PATIENCE_MS)
+    client.disable_monitor()
+    friend = connect(collector.address)
+    friend.send_multipart(encode(PhaseEntered(1, "load")))
+    assert receive(collector) == [PhaseEntered(1, "load")]

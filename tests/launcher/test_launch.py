@@ -1,0 +1,163 @@
+"""A whole run in the parent, with a stand-in for the ranks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import launcher
+from launcher import launch
+from launcher.errors import RankTableError
+from launcher.job import Job
+from launcher.outcome import Limits, Outcome, RootCause
+from launcher.run_command import execute
+from launcher.run_folder import RunFolder
+from workers.protocol import Message, PhaseEntered, RankReport
+from workers.spec import WorkerSpec
+
+MakeJob = Callable[..., Job]
+REPORT = RankReport({"predict": 1.0}, bytes_read=8, bytes_held=8, peak_memory_bytes=8, batches=1)
+
+
+class Ranks:
+    """Stands in for ``run_ranks``: predicts four samples, or fails."""
+
+    def __init__(self) -> None:
+        self.specs: Sequence[WorkerSpec] = ()
+        self.limits: Limits | None = None
+        self.cause: RootCause | None = None
+
+    def __call__(
+        self,
+        specs: Sequence[WorkerSpec],
+        folder: RunFolder,
+        limits: Limits,
+        watch: Callable[[Message], None],
+    ) -> Outcome:
+        self.specs, self.limits = specs, limits
+        watch(PhaseEntered(0, "started"))
+        if self.cause is not None:
+            return Outcome(
+                exit_code=self.cause.exit_code,
+                cause=self.cause,
+                followers=1,
+                reports={0: REPORT},
+                outputs=(),
+                batches=0,
+            )
+        np.save(folder.predictions(), np.eye(4, 3, dtype=np.float32))  # classes 0, 1, 2, 0
+        return Outcome(
+            exit_code=0,
+            cause=None,
+            followers=0,
+            reports={spec.rank: REPORT for spec in specs},
+            outputs=(folder.predictions(),),
+            batches=1,
+        )
+
+
+@pytest.fixture
+def ranks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Ranks:
+    """Replace the ranks, in a working directory that holds a network."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.py").touch()
+    stand_in = Ranks()
+    monkeypatch.setattr(launch, "run_ranks", stand_in)
+    return stand_in
+
+
+def test_a_python_program_gets_the_arrays(ranks: Ranks, tmp_path: Path) -> None:
+    heard: list[Message] = []
+    job = launcher.load_job(network="net:make", predict_data="net:data", ranks=2, output="out")
+
+    result = launcher.run(job, heard.append)
+
+    assert result.ok
+    assert result.arrays()[0].shape == (4, 3)
+    assert result.folder == tmp_path / "out"
+    assert heard == [PhaseEntered(0, "started")]
+
+
+def test_limits_are_those_of_the_job(ranks: Ranks, make_job: MakeJob) -> None:
+    launcher.run(make_job(timeout=9.0, phase_timeout=3.0))
+    assert ranks.limits == Limits(total_s=9.0, phase_s=3.0)
+
+
+def test_every_run_has_a_folder_of_its_own_by_default(
+    ranks: Ranks, make_job: MakeJob, tmp_path: Path
+) -> None:
+    assert launcher.run(make_job()).folder.parent == tmp_path / "runs"
+
+
+def test_the_summary_is_written_as_json(ranks: Ranks, make_job: MakeJob, tmp_path: Path) -> None:
+    result = launcher.run(make_job(output="out"))
+    written = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert written == json.loads(json.dumps(result.to_dict()))
+    assert (written["status"], written["exit_code"], written["batches"]) == ("ok", 0, 1)
+    assert written["predictions"] == [
+        {"file": str(tmp_path / "out" / "predictions.npy"), "shape": [4, 3], "dtype": "float32"}
+    ]
+    assert [rank["bytes_read"] for rank in written["ranks"]] == [8, 8]
+    assert written["job"]["network"] == "net:make"
+
+
+def test_the_summary_of_a_failed_run_is_written_too(
+    ranks: Ranks, make_job: MakeJob, cause: RootCause, tmp_path: Path
+) -> None:
+    ranks.cause = cause
+    assert launcher.run(make_job(output="out")).exit_code == 2
+    written = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert (written["status"], written["cause"]["kind"]) == ("failed", "CoverageError")
+    assert written["cause"]["log"] == "/out/logs/rank_1.log"
+    assert "bytes_read" not in written["ranks"][1]  # it never said done
+
+
+def test_labels_give_an_accuracy(ranks: Ranks, make_job: MakeJob, tmp_path: Path) -> None:
+    np.save(tmp_path / "y.npy", np.array([0, 1, 2, 2]))
+    assert launcher.run(make_job(labels="y.npy")).accuracy == 0.75
+
+
+def test_labels_that_do_not_fit_fail_the_run_and_keep_the_predictions(
+    ranks: Ranks, make_job: MakeJob, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "y.npy", np.array([0, 1]))
+    result = launcher.run(make_job(labels="y.npy"))
+    assert result.exit_code == 2
+    assert result.cause is not None and "one label for each prediction" in result.cause.message
+    assert result.predictions[0].exists()
+
+
+def test_ranks_read_the_table_that_was_checked(
+    ranks: Ranks, make_job: MakeJob, tmp_path: Path
+) -> None:
+    table = Path(__file__).parents[2] / "rank_tables" / "hccl_1x2.json"
+    launcher.run(make_job(rank_table=table, output="out"))
+    named = ranks.specs[0].environment["RANK_TABLE_FILE"]
+    assert Path(named).read_text() == table.read_text()
+
+
+def test_a_rank_table_that_is_not_there_is_an_error(ranks: Ranks, make_job: MakeJob) -> None:
+    with pytest.raises(RankTableError, match="none.json: No such file"):
+        launcher.run(make_job(rank_table="none.json"))
+
+
+def test_the_command_prints_the_summary_as_json_and_nothing_else(
+    ranks: Ranks, make_job: MakeJob, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert execute(make_job(), as_json=True) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["status"] == "ok"
+    assert "2 ranks, simulated" in printed.err
+
+
+def test_the_command_tells_the_cause_first_on_standard_error(
+    ranks: Ranks, make_job: MakeJob, cause: RootCause, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ranks.cause = replace(cause, exit_code=7)
+    assert execute(make_job(), as_json=False) == 7
+    assert capsys.readouterr().err.startswith("failed: rank 1 (10.0.0.7, device 3) in phase load")

@@ -1,0 +1,150 @@
+"""Layouts and plans, with a stand-in for the child that works out the layouts."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launcher import layout_command, layout_report, plan_command
+from launcher.errors import JobError, LayoutError
+from launcher.job import Job
+
+MakeJob = Callable[..., Job]
+CASE = Path(__file__).parents[1] / "fixtures" / "matmul_2x4_col" / "train"
+REPORT: dict[str, Any] = {
+    "parameters": {
+        "matmul_weight": {
+            "device_matrix": [2, 4],
+            "tensor_map": [-1, 0],
+            "full_shape": [96, 16],
+            "slice_shape": [96, 4],
+            "dtype": "Float32",
+        }
+    },
+    "operators": [
+        {"op": "MatMul", "scope": "fc", "strategy": [], "generated": False, "sliced": True},
+        {"op": "Erfinv", "scope": "head", "strategy": [], "generated": True, "sliced": False},
+    ],
+    "collectives": [
+        {"op": "AllGather", "ranks": [0, 1], "rank_size": 2, "after": "MatMul (fc)"},
+        {"op": "AllReduce", "ranks": [0, 1], "rank_size": 2, "after": "MatMul (fc)"},
+        {"op": "AllGather", "ranks": [0, 1], "rank_size": 2, "after": "Erfinv (head)"},
+    ],
+}
+ECHO = "import json, os, sys; request = json.load(sys.stdin); "
+
+
+@pytest.fixture
+def child(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], None]:
+    """Return a way to set the program of the child; at first it prints REPORT."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.py").touch()
+
+    def set_program(code: str) -> None:
+        monkeypatch.setattr(layout_report, "CHILD", (sys.executable, "-c", ECHO + code))
+
+    set_program(f"json.dump({REPORT!r}, sys.stdout)")
+    return set_program
+
+
+@pytest.fixture
+def job(make_job: MakeJob, child: Callable[[str], None]) -> Job:
+    pattern = str(CASE / "slices" / "rank_{rank}" / "parallel-2_2.ckpt")
+    strategy = str(CASE / "train_strategy.ckpt")
+    return make_job(ranks=8, checkpoint=pattern, strategy=strategy, output="out", threads=1)
+
+
+def test_layouts_are_printed_as_the_child_reports_them(
+    job: Job, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert layout_command.execute(job, as_json=True) == 0
+    assert json.loads(capsys.readouterr().out) == REPORT
+
+
+def test_layouts_are_printed_as_a_table(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
+    layout_command.execute(job, as_json=False)
+    row = capsys.readouterr().out.splitlines()[1]
+    assert row.split("  ")[0] == "matmul_weight"
+    assert "[96, 16]    [96, 4]      [2, 4]         [-1, 0]" in row
+
+
+def test_the_child_is_asked_for_the_network_of_the_job(
+    job: Job, child: Callable[[str], None], tmp_path: Path
+) -> None:
+    child("json.dump([request, dict(os.environ)], sys.stdout)")
+    answer: Any = layout_report.ask(job, 8, {"MS_ROLE": "MS_WORKER"}, threads=2)
+    request, environment = answer
+    assert request == {
+        "network": "net:make",
+        "predict_data": "net:data",
+        "ranks": 8,
+        "search_path": [str(tmp_path)],
+    }
+    assert environment["OMP_NUM_THREADS"] == "2"
+    assert "MS_ROLE" not in environment
+
+
+def test_what_the_child_refuses_is_said_in_its_own_words(
+    job: Job, child: Callable[[str], None]
+) -> None:
+    child("sys.exit(print('net:make: no such name', file=sys.stderr) or 2)")
+    with pytest.raises(LayoutError, match="^net:make: no such name$") as caught:
+        layout_command.execute(job, as_json=False)
+    assert caught.value.exit_code == 2
+
+
+def test_a_child_that_dies_without_a_word_is_an_error(
+    job: Job, child: Callable[[str], None]
+) -> None:
+    child("os.kill(os.getpid(), 9)")
+    with pytest.raises(LayoutError, match="exit code 137"):
+        layout_report.ask(job, 8, {}, threads=1)
+
+
+def test_a_plan_says_what_every_rank_would_read(
+    job: Job, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    # wanted: columns, 4 of 16 on each rank, as saved: 96 x 4 float32 of its own file
+    assert plan_command.execute(job, as_json=True) == 0
+    plan = json.loads(capsys.readouterr().out)
+    own_file = str(CASE / "slices" / "rank_5" / "parallel-2_2.ckpt")
+    assert plan["ranks"][5]["bytes_to_read"] == 96 * 4 * 4
+    assert plan["ranks"][5]["reads"] == {own_file: 1536}
+    assert plan["ranks"][5]["environment"]["RANK_ID"] == "5"
+    assert plan["ranks"][5]["log"] == str(tmp_path / "out" / "logs" / "rank_5.log")
+    assert plan["parameters"] == REPORT["parameters"]
+
+
+def test_a_plan_reads_well(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
+    plan_command.execute(job, as_json=False)
+    text = capsys.readouterr().out
+    assert text.startswith("8 ranks, simulated on this host")
+    assert "1.5 KiB of 1 file" in text
+    assert "rank 3  RANK_ID=3 DEVICE_ID=3" in text
+    assert "2 operators; collectives: 2 AllGather, 1 AllReduce" in text
+    assert "Erfinv (head) runs on gathered inputs" in text
+
+
+def test_a_plan_writes_nothing(job: Job, tmp_path: Path) -> None:
+    plan_command.execute(job, as_json=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_checkpoint_of_another_network_is_found_by_the_plan(
+    job: Job, child: Callable[[str], None]
+) -> None:
+    other = REPORT | {"parameters": {"dense.weight": REPORT["parameters"]["matmul_weight"]}}
+    child(f"json.dump({other!r}, sys.stdout)")
+    with pytest.raises(JobError, match="^checkpoint: .*dense.weight"):
+        plan_command.execute(job, as_json=False)
+
+
+def test_changes_of_an_environment_name_what_was_dropped() -> None:
+    parent = {"PATH": "/bin", "MS_ROLE": "MS_SCHED", "GLOG_v": "1"}
+    child = {"PATH": "/bin", "GLOG_v": "3", "RANK_ID": "0"}
+    assert plan_command.changes(parent, child) == {"MS_ROLE": None, "GLOG_v": "3", "RANK_ID": "0"}

@@ -1,0 +1,81 @@
+"""Progress: what is said about ranks while a run goes on."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+
+from rich.console import Console
+
+from launcher.progress import Board, Progress
+from workers.protocol import PHASES, Done, Failed, PhaseEntered, Prediction, RankReport
+from workers.spec import WorkerSpec
+
+Specs = tuple[WorkerSpec, ...]
+
+
+def test_a_phase_is_told_once_when_the_last_rank_enters_it() -> None:
+    board = Board(ranks=2)
+    assert board.note(PhaseEntered(1, "load"), 0.5) == []
+    assert board.note(PhaseEntered(0, "load"), 0.7) == ["   0.7 s  load     2 of 2 ranks"]
+
+
+def test_a_rank_that_lags_is_named() -> None:
+    board = Board(ranks=3)
+    board.note(PhaseEntered(0, "compile"), 1.0)
+    board.note(PhaseEntered(2, "compile"), 1.1)
+    lines = board.note(PhaseEntered(1, "compile"), 4.5)
+    assert lines == ["   4.5 s  compile  3 of 3 ranks, rank 1 3.5 s after the first"]
+
+
+def test_a_failure_is_told_at_once_in_one_line() -> None:
+    failed = Failed(1, "load", "CoverageError", "a gap\nand more", "Traceback ...", 2)
+    assert Board(ranks=2).note(failed, 2.0) == [
+        "   2.0 s  rank 1 failed in load: CoverageError: a gap"
+    ]
+
+
+def test_lines_go_to_a_stream_that_is_no_terminal(specs: Specs) -> None:
+    stream = io.StringIO()
+    clock = iter([10.0, 10.5, 11.0])
+    with Progress(Console(file=stream, width=40), specs, lambda: next(clock)) as progress:
+        progress.watch(PhaseEntered(0, "started"))
+        progress.watch(PhaseEntered(1, "started"))
+    assert stream.getvalue() == "   1.0 s  started  2 of 2 ranks\n"
+
+
+def test_the_live_table_shows_the_time_of_each_phase(specs: Specs) -> None:
+    now_s = 0.0
+    progress = Progress(Console(file=io.StringIO()), specs, lambda: now_s)
+    report = RankReport({}, bytes_read=0, bytes_held=0, peak_memory_bytes=0, batches=1)
+    events = [
+        (1.0, PhaseEntered(0, "context")),
+        (1.0, PhaseEntered(1, "context")),
+        (3.5, PhaseEntered(0, "layout")),
+        (4.0, Failed(1, "context", "ValueError", "no", "", 1)),
+        (4.5, Prediction(0, 6, ())),
+        (5.0, Done(0, report)),
+    ]
+    for at_s, message in events:
+        now_s = at_s
+        progress.watch(message)
+    rows = drawn(progress)
+    assert next(rows).split() == ["rank", "device", *PHASES[1:-1]]
+    assert next(rows).split() == ["0", "localhost:0", "2.5", "s", "1.5", "s", "·", "·", "·"]
+    assert next(rows).split() == ["1", "localhost:1", "failed", "·", "·", "·", "·"]
+    assert next(rows).strip() == "5 s, 7 batches predicted"
+
+
+def drawn(progress: Progress) -> Iterator[str]:
+    console = Console(file=io.StringIO(), width=100, record=True)
+    console.print(progress)
+    return iter(console.export_text().splitlines())
+
+
+def test_the_live_table_leaves_a_terminal_as_it_was(specs: Specs) -> None:
+    stream = io.StringIO()
+    console = Console(file=stream, width=100, force_terminal=True)
+    with Progress(console, specs) as progress:
+        progress.watch(PhaseEntered(0, "context"))
+    assert "localhost:0" in stream.getvalue()
+    assert stream.getvalue().endswith("\x1b[2K")  # the last line of the table is erased

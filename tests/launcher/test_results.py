@@ -1,0 +1,162 @@
+"""Results: batches in, files out, and nothing that was not verified."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from launcher.agreement import VerificationError
+from launcher.results import Results
+from launcher.run_folder import RunFolder
+from workers.protocol import Prediction, PredictionDigest, RankReport
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    folder = RunFolder(tmp_path)
+    folder.create()
+    return folder
+
+
+@pytest.fixture
+def results(folder: RunFolder) -> Iterator[Results]:
+    with closing(Results([0, 1], folder)) as results:
+        yield results
+
+
+def deliver(results: Results, batch: int, *outputs: np.ndarray) -> None:
+    results.take(Prediction(0, batch, outputs))
+    results.take(PredictionDigest.of(1, batch, outputs))
+
+
+def reports(batches: int) -> dict[int, RankReport]:
+    return dict.fromkeys((0, 1), RankReport({}, 0, 0, 0, batches))
+
+
+def files(folder: RunFolder) -> list[str]:
+    return sorted(path.name for path in folder.root.glob("*.npy"))
+
+
+def test_batches_are_joined_along_the_first_dim(results: Results, folder: RunFolder) -> None:
+    rows = np.arange(10, dtype=np.float32).reshape(5, 2)
+    deliver(results, 0, rows[:4])
+    deliver(results, 1, rows[4:])  # the last batch may be smaller
+    assert results.publish(reports(2)) == (folder.predictions(),)
+    np.testing.assert_array_equal(np.load(folder.predictions()), rows)
+    assert files(folder) == ["predictions.npy"]
+
+
+def test_every_output_of_the_network_has_a_file(results: Results, folder: RunFolder) -> None:
+    deliver(results, 0, np.zeros((2, 3), np.float32), np.arange(2))
+    deliver(results, 1, np.ones((2, 3), np.float32), np.arange(2))
+    results.publish(reports(2))
+    assert np.load(folder.predictions(0, 2)).shape == (4, 3)
+    np.testing.assert_array_equal(np.load(folder.predictions(1, 2)), [0, 1, 0, 1])
+
+
+def test_a_single_0d_output_stays_0d(results: Results, folder: RunFolder) -> None:
+    deliver(results, 0, np.array(2.5))
+    results.publish(reports(1))
+    assert np.load(folder.predictions()).shape == ()
+
+
+def test_several_0d_outputs_are_stacked(results: Results, folder: RunFolder) -> None:
+    for batch in range(3):
+        deliver(results, batch, np.array(batch))
+    results.publish(reports(3))
+    np.testing.assert_array_equal(np.load(folder.predictions()), [0, 1, 2])
+
+
+@pytest.mark.parametrize(
+    "second",
+    [np.zeros((2, 4)), np.zeros((2, 3), np.float32), np.zeros(2), np.array(0.0)],
+    ids=["shape", "dtype", "ndim", "0d"],
+)
+def test_a_batch_that_cannot_follow_the_others_is_an_error(
+    results: Results, second: np.ndarray
+) -> None:
+    deliver(results, 0, np.zeros((2, 3)))
+    with pytest.raises(VerificationError, match="batch 1: .* cannot follow the float64.rows, 3."):
+        deliver(results, 1, second)
+
+
+def test_another_number_of_outputs_is_an_error(results: Results) -> None:
+    deliver(results, 0, np.zeros(2), np.zeros(2))
+    with pytest.raises(VerificationError, match="batch 1: rank 0 has 1 outputs, not 2"):
+        deliver(results, 1, np.zeros(2))
+
+
+def test_a_rank_that_does_not_own_the_outputs_may_not_send_them(results: Results) -> None:
+    with pytest.raises(VerificationError, match="rank 1 sent a Prediction"):
+        results.take(Prediction(1, 0, (np.zeros(2),)))
+    with pytest.raises(VerificationError, match="rank 0 sent a PredictionDigest"):
+        results.take(PredictionDigest.of(0, 0, [np.zeros(2)]))
+
+
+def test_nothing_gets_its_name_when_a_batch_is_missing(
+    results: Results, folder: RunFolder
+) -> None:
+    deliver(results, 0, np.zeros((2, 3)))
+    results.take(Prediction(0, 1, (np.zeros((2, 3)),)))
+    with pytest.raises(VerificationError, match="batch 1: rank 1"):
+        results.publish({0: reports(2)[0], 1: reports(1)[1]})
+    assert not folder.predictions().exists()
+
+
+def test_a_failed_run_keeps_the_batches_that_were_verified(
+    results: Results, folder: RunFolder
+) -> None:
+    deliver(results, 0, np.zeros((2, 3)))
+    results.take(Prediction(0, 1, (np.ones((2, 3)),)))  # rank 1 never confirms it
+    assert results.salvage() == (folder.partial(),)
+    np.testing.assert_array_equal(np.load(folder.partial()), np.zeros((2, 3)))
+    assert files(folder) == ["predictions.partial.npy"]
+
+
+def test_a_failed_run_that_verified_nothing_leaves_no_file(
+    results: Results, folder: RunFolder
+) -> None:
+    results.take(Prediction(0, 0, (np.zeros((2, 3)),)))
+    assert results.salvage() == ()
+    assert files(folder) == []
+
+
+def test_a_batch_that_cannot_be_written_does_not_count(
+    results: Results, folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deliver(results, 0, np.zeros((2, 3)))
+    results.take(PredictionDigest.of(1, 1, [np.ones((2, 3))]))
+    write = os.pwrite
+
+    def write_on_a_full_disk(file: int, data: memoryview, offset: int) -> int:
+        if offset > 512:  # behind the header and the first batch
+            raise OSError(28, "No space left on device")
+        return write(file, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", write_on_a_full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        results.take(Prediction(0, 1, (np.ones((2, 3)),)))
+    assert results.batches == 1
+    assert results.salvage() == (folder.partial(),)
+    np.testing.assert_array_equal(np.load(folder.partial()), np.zeros((2, 3)))
+
+
+def test_when_one_file_cannot_get_its_name_none_does(
+    results: Results, folder: RunFolder
+) -> None:
+    deliver(results, 0, np.zeros(2), np.zeros(2))
+    folder.predictions(1, 2).mkdir()  # a folder is in the way
+    (folder.predictions(1, 2) / "file").touch()
+    with pytest.raises(OSError):
+        results.publish(reports(1))
+    assert not folder.predictions(0, 2).exists()
+    assert [path.name for path in results.salvage()] == [
+        "predictions_0.partial.npy",
+        "predictions_1.partial.npy",
+    ]
+    assert all(path.exists() for path in results.salvage())

@@ -1,0 +1,118 @@
+"""The end of a run, as a person reads it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from launcher import summary
+from launcher.console import make_console
+from launcher.outcome import RootCause
+from launcher.run_result import Result
+from launcher.text import plural, seconds, shape, short, size
+
+MakeResult = Callable[..., Result]
+
+
+def test_success_names_the_result_and_where_it_lies(
+    make_result: MakeResult, tmp_path: Path
+) -> None:
+    assert summary.success(make_result()) == [
+        f"predictions  {tmp_path}/predictions.npy (4 x 3, float32)",
+        f"summary      {tmp_path}/summary.json",
+        f"logs         {tmp_path}/logs",
+        "verified     2 batches by 2 ranks in 2.5 s",
+    ]
+
+
+def test_accuracy_comes_first_where_there_are_labels(make_result: MakeResult) -> None:
+    assert summary.success(make_result(accuracy=0.75))[0] == "accuracy     75.00% of 4 predictions"
+
+
+def test_the_table_has_a_row_for_each_rank(make_result: MakeResult) -> None:
+    stream = io.StringIO()
+    make_console(stream).print(summary.rank_table(make_result()))
+    header, first, second = (line.split() for line in stream.getvalue().splitlines())
+    assert header[:4] == ["rank", "device", "context", "layout"]
+    assert header[-3:] == ["read", "peak", "memory"]
+    row = "localhost:1 50 ms 0 ms 10 ms 0 ms 1.2 s 1.5 KiB 200 MiB"
+    assert second == ["1", *row.split()]
+    assert first[0] == "0"
+
+
+def test_the_first_line_of_a_failure_is_its_cause(
+    make_result: MakeResult, cause: RootCause
+) -> None:
+    lines = summary.failure(make_result(exit_code=2, cause=cause, followers=7))
+    assert lines[:2] == [
+        "failed: rank 1 (10.0.0.7, device 3) in phase load: CoverageError (exit code 2)",
+        "  dense.weight: saved slices cover 96 of 128 elements",
+    ]
+    assert lines[-3].strip() == "frame 39"  # the end of the traceback
+    assert lines[-2:] == [
+        "log: /out/logs/rank_1.log",
+        "7 other ranks merely followed: stopped, or failed because of it",
+    ]
+
+
+def test_a_failure_is_at_most_25_lines(make_result: MakeResult, cause: RootCause) -> None:
+    endless = replace(cause, message="\n".join(map(str, range(100))))
+    assert len(summary.failure(make_result(exit_code=2, cause=endless, followers=7))) <= 25
+
+
+def test_no_rank_is_blamed_for_a_deadline(make_result: MakeResult, cause: RootCause) -> None:
+    late = replace(
+        cause,
+        rank=None,
+        server_id=None,
+        device_id=None,
+        phase=None,
+        kind="Deadline",
+        message="ranks 2, 5 were still in load after 600 s",
+        traceback="",
+        exit_code=124,
+    )
+    lines = summary.failure(make_result(exit_code=124, cause=late))
+    assert lines == [
+        "failed: Deadline (exit code 124)",
+        "  ranks 2, 5 were still in load after 600 s",
+        "log: /out/logs/rank_1.log",
+    ]
+
+
+def test_what_was_verified_before_a_failure_is_kept_and_named(
+    make_result: MakeResult, cause: RootCause, tmp_path: Path
+) -> None:
+    partial = tmp_path / "predictions.partial.npy"
+    result = make_result(exit_code=2, cause=cause, partial=(partial,))
+    assert f"kept: {partial} (2 batches that had been verified)" in summary.failure(result)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (3 << 30, "3.0 GiB"), (5 << 40, "5.0 TiB")],
+)
+def test_sizes(value: int, text: str) -> None:
+    assert size(value) == text
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.0004, "0 ms"), (0.035, "35 ms"), (1.25, "1.2 s")])
+def test_durations(value: float, text: str) -> None:
+    assert seconds(value) == text
+
+
+def test_paths_inside_the_working_directory_are_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert short(tmp_path / "runs" / "1") == "runs/1"
+    assert short(Path("/elsewhere/1")) == "/elsewhere/1"
+
+
+def test_shapes_and_plurals() -> None:
+    assert (shape((128, 16)), shape(())) == ("128 x 16", "scalar")
+    assert (plural(1, "rank"), plural(2, "batch")) == ("1 rank", "2 batches")

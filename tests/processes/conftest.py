@@ -1,0 +1,142 @@
+"""Run real ranks, and check after every test that none of their processes is left."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from launcher.run_folder import RunFolder
+from launcher.runner import Limits, Outcome, run_ranks
+from workers.protocol import Message
+from workers.spec import WorkerSpec
+
+HERE = Path(__file__).parent
+PATIENCE_S = 60.0  # only a test that fails waits so long
+
+Run = Callable[..., Outcome]
+Launch = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def mark() -> str:
+    """Return what is in the environment of every process of this test, and of no other."""
+    return uuid.uuid4().hex
+
+
+@pytest.fixture
+def living(mark: str) -> Callable[[], list[psutil.Process]]:
+    """Return a function that finds the processes of this test."""
+
+    def living() -> list[psutil.Process]:
+        return [process for process in psutil.process_iter() if _has_mark(process, mark)]
+
+    return living
+
+
+def _has_mark(process: psutil.Process, mark: str) -> bool:
+    try:
+        return process.environ().get("TEST_MARK") == mark
+    except psutil.Error:  # it has just ended, or is a zombie
+        return False
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    return RunFolder(tmp_path / "out")
+
+
+@pytest.fixture
+def run(
+    folder: RunFolder, mark: str, living: Callable[[], list[psutil.Process]]
+) -> Iterator[Run]:
+    """Return a function that runs ranks of a class in fake_ranks.py to their end."""
+
+    def run(
+        behaviour: str,
+        ranks: int = 3,
+        watch: Callable[[Message], None] = lambda message: None,
+        grace_s: float = 5.0,
+        phase_s: float = PATIENCE_S,
+        total_s: float = PATIENCE_S,
+        environment: dict[str, str] | None = None,
+        **fields: Any,
+    ) -> Outcome:
+        values: dict[str, Any] = {
+            "rank_size": ranks,
+            "server_id": "localhost",
+            "device": f"{HERE}/fake_ranks.py:{behaviour}",
+            "network": "net:make",
+            "predict_data": "net:data",
+        }
+        specs = [
+            WorkerSpec(
+                rank=rank,
+                local_rank=rank,
+                device_id=rank + 4,
+                environment={"PATH": os.environ["PATH"], "RANK_ID": str(rank), "TEST_MARK": mark}
+                | (environment or {}),
+                **(values | fields),
+            )
+            for rank in range(ranks)
+        ]
+        limits = Limits(total_s=total_s, phase_s=phase_s, grace_s=grace_s)
+        outcome = run_ranks(specs, folder, limits, watch)
+        assert living() == []  # at return, not some time later
+        return outcome
+
+    yield run
+    for process in living():
+        process.kill()
+
+
+@pytest.fixture
+def launch(
+    folder: RunFolder, mark: str, living: Callable[[], list[psutil.Process]]
+) -> Iterator[Launch]:
+    """Return a function that starts a launcher process; its messages come on its stdout."""
+
+    def launch(behaviour: str, ranks: int = 2, grace_s: float = 5.0) -> subprocess.Popen[str]:
+        asked = {
+            "device": f"{HERE}/fake_ranks.py:{behaviour}",
+            "ranks": ranks,
+            "folder": str(folder.root),
+            "limits": {"total_s": PATIENCE_S, "phase_s": PATIENCE_S, "grace_s": grace_s},
+        }
+        return subprocess.Popen(
+            [sys.executable, HERE / "launch.py", json.dumps(asked)],
+            env={
+                "PATH": os.environ["PATH"],
+                "PYTHONPATH": str(HERE.parents[1]),
+                "TEST_MARK": mark,
+            },
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    yield launch
+    for process in living():
+        process.kill()
+
+
+@pytest.fixture
+def until() -> Callable[[Callable[[], object]], None]:
+    """Return a function that waits for a fact that is certain to come true."""
+
+    def until(fact: Callable[[], object]) -> None:
+        deadline_s = time.monotonic() + PATIENCE_S
+        while not fact():
+            assert time.monotonic() < deadline_s, "it never came true"
+            time.sleep(0.01)
+
+    return until

@@ -1,0 +1,178 @@
+"""Runtimes in NumPy for ranks that succeed, and for ranks that end in every bad way there is.
+
+Not a test: the tests name a class in ``WorkerSpec.device``, and real processes run it. What
+rank 1 does is what the class is called after; the other ranks are as they should be.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import numpy as np
+
+from workers.errors import PeerLostError
+from workers.spec import WorkerSpec
+
+
+class Healthy:
+    """Three batches of two rows."""
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        self.spec, self.odd = spec, spec.rank == 1
+        self.folder = Path(spec.log_file).parent
+
+    def open(self) -> None:
+        print(f"pid {os.getpid()} of {os.getppid()}")
+
+    def wanted_parameters(self) -> Mapping[str, Any]:
+        return {}
+
+    def load(self, slices: Mapping[str, np.ndarray]) -> None:
+        pass
+
+    def compile(self) -> None:
+        if self.odd:
+            self.misbehave()
+
+    def misbehave(self) -> None:
+        pass
+
+    def batches(self) -> Iterator[tuple[np.ndarray]]:
+        for number in range(3):
+            yield (np.full((2, 3), number, np.float32),)
+
+    def predict(self, batch: tuple[np.ndarray]) -> tuple[np.ndarray]:
+        return (batch[0] * 10,)
+
+    def close(self) -> None:
+        pass
+
+    def mark(self, name: str) -> None:
+        """Tell other processes how far this rank is."""
+        (self.folder / name).touch()
+
+    def await_mark(self, name: str) -> None:
+        while not (self.folder / name).exists():
+            time.sleep(0.01)
+
+
+class Raises(Healthy):
+    def misbehave(self) -> None:
+        raise ValueError("the weights are bad")
+
+
+class ExitsEarly(Healthy):
+    def misbehave(self) -> None:
+        sys.exit(0)
+
+
+class ExitsEarlyWithoutPython(Healthy):
+    def misbehave(self) -> None:
+        os._exit(0)
+
+
+class Segfaults(Healthy):
+    def misbehave(self) -> None:
+        ctypes.string_at(0)
+
+
+class Aborts(Healthy):
+    def misbehave(self) -> None:
+        os.abort()
+
+
+class Waits(Healthy):
+    """Rank 1 waits for ever, and says that it does."""
+
+    def misbehave(self) -> None:
+        self.mark("waiting")
+        Event().wait()
+
+
+class AllWait(Waits):
+    """Every rank waits for ever, and a process that rank 1 has started does too."""
+
+    def compile(self) -> None:
+        if self.odd:
+            sleep = "import time; time.sleep(3600)"
+            subprocess.Popen([sys.executable, "-c", sleep], start_new_session=True)
+        self.misbehave()
+
+
+class IgnoresSigterm(Waits):
+    """Rank 1 waits for ever and does not end when told to; then rank 0 fails."""
+
+    def compile(self) -> None:
+        if self.odd:
+            signal.signal(signal.SIGTERM, lambda *_: self.mark("told"))
+            self.mark("waiting")
+            while True:
+                Event().wait(60)
+        if self.spec.rank == 0:
+            self.await_mark("waiting")
+            raise ValueError("rank 0 fails")
+
+
+class AllIgnoreSigterm(IgnoresSigterm):
+    def compile(self) -> None:
+        self.odd = True
+        super().compile()
+
+
+class Disagrees(Healthy):
+    def predict(self, batch: tuple[np.ndarray]) -> tuple[np.ndarray]:
+        (output,) = super().predict(batch)
+        return (output + 1 if self.odd and batch[0][0, 0] == 2 else output,)
+
+
+class PredictsLess(Healthy):
+    def batches(self) -> Iterator[tuple[np.ndarray]]:
+        batches = list(super().batches())
+        return iter(batches[:2] if self.odd else batches)
+
+
+class LosesPeer(Healthy):
+    """The other ranks notice that rank 1 is gone, and say so before it really is."""
+
+    def compile(self) -> None:
+        if self.odd:
+            for rank in range(self.spec.rank_size):
+                if rank != self.spec.rank:
+                    self.await_mark(f"lost-{rank}")
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.mark(f"lost-{self.spec.rank}")
+        raise PeerLostError(self.spec.rank, 1, "all-gather")
+
+
+class LeavesProcesses(Healthy):
+    """Rank 1 is done, but what it has started is not."""
+
+    def misbehave(self) -> None:
+        sleep = "import time; time.sleep(3600)"
+        for own_session in (False, True):
+            subprocess.Popen([sys.executable, "-c", sleep], start_new_session=own_session)
+
+
+class ShowsItself(Healthy):
+    """The output is what the process can see of itself."""
+
+    def predict(self, batch: tuple[np.ndarray]) -> tuple[np.ndarray]:
+        command = b"".join(Path("/proc/self/cmdline").read_bytes().split(b"\0"))
+        assert self.spec.collector is not None
+        facts = (
+            os.getsid(0) == os.getpid() == os.getpgid(0),
+            dict(os.environ) == dict(self.spec.environment),
+            ctypes.CDLL(None).getenv(b"NOT_OF_THIS_RANK") == 0,
+            self.spec.collector.secret_key.encode() not in command,
+            "mindspore" not in sys.modules,
+        )
+        return (np.array(facts),)

@@ -1,0 +1,48 @@
+"""A launcher process for tests that send signals to one: arguments in, messages out.
+
+Not a test. ``python launch.py '{"device": ..., "ranks": 2, "folder": ..., "limits": {...}}'``
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from launcher.run_folder import RunFolder
+from launcher.runner import Limits, run_ranks
+from workers.protocol import Message, PhaseEntered
+from workers.spec import WorkerSpec
+
+
+def show(message: Message) -> None:
+    if isinstance(message, PhaseEntered):
+        print(f"rank {message.rank} {message.phase}", flush=True)
+
+
+def main() -> int:
+    asked = json.loads(sys.argv[1])
+    specs = [
+        WorkerSpec(
+            rank=rank,
+            rank_size=asked["ranks"],
+            local_rank=rank,
+            device_id=rank,
+            server_id="localhost",
+            device=asked["device"],
+            network="net:make",
+            predict_data="net:data",
+            environment=dict(os.environ),
+        )
+        for rank in range(asked["ranks"])
+    ]
+    folder = RunFolder(Path(asked["folder"]))
+    outcome = run_ranks(specs, folder, Limits(**asked["limits"]), show)
+    if outcome.cause is not None:
+        print(f"cause {outcome.cause.kind}: {outcome.cause.message}")
+    return outcome.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,72 @@
+"""A launcher process that is interrupted or killed: its exit code, and that nobody is left."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from collections.abc import Callable
+
+import psutil
+import pytest
+
+from launcher.run_folder import RunFolder
+
+Launch = Callable[..., "subprocess.Popen[str]"]
+Living = Callable[[], list[psutil.Process]]
+Until = Callable[[Callable[[], object]], None]
+
+
+@pytest.mark.parametrize(
+    ("number", "exit_code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)],
+    ids=["SIGINT", "SIGTERM", "SIGHUP"],
+)
+def test_an_interrupted_launcher_ends_its_ranks_and_says_so(
+    launch: Launch,
+    living: Living,
+    until: Until,
+    folder: RunFolder,
+    number: signal.Signals,
+    exit_code: int,
+) -> None:
+    launcher = launch("AllWait")
+    until((folder.logs / "waiting").exists)
+    launcher.send_signal(number)
+    output, _ = launcher.communicate()
+    assert launcher.returncode == exit_code
+    assert f"cause Interrupted: the launcher was told to end by {number.name}" in output
+    assert living() == []
+
+
+def test_a_second_interrupt_does_not_wait_for_the_grace_period(
+    launch: Launch, living: Living, until: Until, folder: RunFolder
+) -> None:
+    launcher = launch("AllIgnoreSigterm", grace_s=3600)
+    until((folder.logs / "waiting").exists)
+    launcher.send_signal(signal.SIGINT)
+    until((folder.logs / "told").exists)
+    launcher.send_signal(signal.SIGINT)
+    launcher.communicate()
+    assert launcher.returncode == 130
+    assert living() == []
+
+
+def test_nobody_outlives_a_launcher_that_is_killed(
+    launch: Launch, living: Living, until: Until, folder: RunFolder
+) -> None:
+    launcher = launch("AllWait")
+    until((folder.logs / "waiting").exists)
+    assert len(living()) > 3  # the launcher, the fork server, ranks and what they started
+    launcher.kill()
+    launcher.communicate()
+    until(lambda: living() == [])
+
+
+def test_a_result_that_cannot_be_written_is_an_error_before_any_rank_starts(
+    launch: Launch, folder: RunFolder
+) -> None:
+    folder.root.write_text("a file is in the way")
+    launcher = launch("Healthy")
+    output, _ = launcher.communicate()
+    assert launcher.returncode == 1
+    assert "rank 0 started" not in output

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import inspect
+import pickle
+
+import pytest
+
+from workers.resharding import errors
+from workers.resharding.errors import ReshardError
+
+KINDS = [
+    kind
+    for kind in vars(errors).values()
+    if inspect.isclass(kind) and issubclass(kind, ReshardError) and kind is not ReshardError
+]
+EXAMPLES = {"str": "w/rank_1", "int": 3, "tuple": ("4", "5")}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_error_keeps_its_parts_in_another_process(kind: type[ReshardError]) -> None:
+    parameters = list(inspect.signature(kind.__init__).parameters.values())[1:]
+    annotations = [str(parameter.annotation).split("[")[0] for parameter in parameters]
+    parts = [EXAMPLES[name] for name in annotations]
+    error = kind(*parts)
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is kind
+    assert (copy.args, str(copy)) == (error.args, str(error))
+    assert vars(copy) == vars(error)
+
+
+def test_all_of_them_mean_bad_input() -> None:
+    assert {kind.exit_code for kind in KINDS} == {2}
+
+
+def test_a_long_list_is_cut_in_the_message() -> None:
+    names = tuple(f"layer{number}.w" for number in range(100))
+    error = errors.MissingParametersError(names, "c.ckpt", ())
+    assert str(error).endswith("layer6.w, layer7.w and 92 more")
+    assert len(error.names) == 100

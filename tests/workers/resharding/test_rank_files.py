@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from workers.resharding.errors import (
+    MissingRankError,
+    RankCountError,
+    RankOrderError,
+    SeveralFilesError,
+    StepMismatchError,
+)
+from workers.resharding.rank_files import find_rank_files
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three ranks, one file each."""
+    for rank in range(3):
+        (tmp_path / f"rank_{rank}").mkdir()
+        (tmp_path / f"rank_{rank}" / "net-2_5.ckpt").touch()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "pattern", ["", "rank_{rank}/net-2_5.ckpt", "rank_{rank}/*.ckpt", "*_{rank}/net-?_5.ckpt"]
+)
+def test_a_folder_a_pattern_and_globs_find_the_same_files(pattern: str, folder: Path) -> None:
+    files = find_rank_files(str(folder / pattern), 3)
+    assert files == {rank: folder / f"rank_{rank}" / "net-2_5.ckpt" for rank in range(3)}
+
+
+def test_a_name_with_glob_characters_is_taken_as_it_is(tmp_path: Path) -> None:
+    for rank in range(2):
+        (tmp_path / f"run[1]_{rank}.ckpt").touch()
+    assert len(find_rank_files(str(tmp_path / "run[1]_{rank}.ckpt"), 2)) == 2
+
+
+def test_every_missing_rank_is_named(folder: Path) -> None:
+    (folder / "rank_1" / "net-2_5.ckpt").rename(folder / "rank_1" / "net-2_5.ckpt.tmp")
+    with pytest.raises(MissingRankError, match=r"rank 1, 3: nothing .*rank_1/\*.ckpt") as caught:
+        find_rank_files(str(folder), 4)
+    assert caught.value.ranks == (1, 3)
+
+
+def test_one_file_is_not_enough_for_several_ranks(folder: Path) -> None:
+    with pytest.raises(MissingRankError, match="this is one file, .* 3 ranks; write {rank}"):
+        find_rank_files(str(folder / "rank_0" / "net-2_5.ckpt"), 3)
+    assert len(find_rank_files(str(folder / "rank_0" / "net-2_5.ckpt"), 1)) == 1
+
+
+def test_several_steps_of_a_rank_are_listed(folder: Path) -> None:
+    (folder / "rank_1" / "net-3_5.ckpt").touch()
+    with pytest.raises(SeveralFilesError, match="rank 1 has 2 files") as caught:
+        find_rank_files(str(folder), 3)
+    assert [Path(path).name for path in caught.value.paths] == ["net-2_5.ckpt", "net-3_5.ckpt"]
+
+
+def test_more_ranks_than_the_strategy_knows_are_refused(folder: Path) -> None:
+    with pytest.raises(RankCountError, match="for 2 ranks, but there is .*rank_2/net-2_5.ckpt"):
+        find_rank_files(str(folder), 2)
+
+
+def test_a_file_of_another_rank_in_the_folder_of_this_one_is_refused(tmp_path: Path) -> None:
+    for rank, named in enumerate((1, 0)):
+        (tmp_path / f"rank_{rank}").mkdir()
+        (tmp_path / f"rank_{rank}" / f"net_rank{named}-1_1.ckpt").touch()
+    with pytest.raises(RankOrderError, match="net_rank1-1_1.ckpt: taken for rank 0, .* rank 1"):
+        find_rank_files(str(tmp_path), 2)
+
+
+def test_a_number_in_a_part_that_the_pattern_writes_out_says_nothing(tmp_path: Path) -> None:
+    for rank in range(2):
+        (tmp_path / f"node{rank}" / "rank_0").mkdir(parents=True)
+        (tmp_path / f"node{rank}" / "rank_0" / "net.ckpt").touch()
+    assert len(find_rank_files(str(tmp_path / "node{rank}" / "rank_0" / "*.ckpt"), 2)) == 2
+
+
+def test_ranks_at_different_steps_are_refused(folder: Path) -> None:
+    (folder / "rank_2" / "net-2_5.ckpt").rename(folder / "rank_2" / "net-3_5.ckpt")
+    with pytest.raises(StepMismatchError, match="net-2_5.ckpt and .*net-3_5.ckpt are of different"):
+        find_rank_files(str(folder), 3)

@@ -1,0 +1,84 @@
+"""Predict data: every shape that users return it in, and what is none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from workers.data import DataError, batches_of
+
+
+class Tensor:
+    """Looks like a tensor of MindSpore."""
+
+    def asnumpy(self) -> np.ndarray:
+        return np.zeros(1)
+
+
+A, B = np.zeros(2), np.ones(3)
+T = Tensor()
+
+
+def generator() -> Iterator[np.ndarray]:
+    yield A
+    yield B
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (lambda: A, [(A,)]),
+        (lambda: T, [(T,)]),
+        (lambda: (A, T), [(A, T)]),  # a tuple is one batch ...
+        (lambda: [A, T], [(A,), (T,)]),  # ... and a list is two
+        (lambda: [(A, B), (A, T)], [(A, B), (A, T)]),
+        (lambda: ((A, B), (A, T)), [(A, B), (A, T)]),
+        (lambda: [[A, B]], [(A, B)]),  # as mindspore.dataset iterates
+        (generator, [(A,), (B,)]),
+    ],
+)
+def test_every_way_to_return_batches(
+    make: Callable[[], Any], expected: list[tuple[Any, ...]]
+) -> None:
+    batches = list(batches_of(make(), "net:data"))
+    assert [[id(value) for value in batch] for batch in batches] == [
+        [id(value) for value in batch] for batch in expected
+    ]
+
+
+def test_batches_are_taken_one_at_a_time() -> None:
+    taken = []
+
+    def endless() -> Iterator[np.ndarray]:
+        while True:
+            taken.append(A)
+            yield A
+
+    batches = batches_of(endless(), "net:data")
+    next(batches)
+    next(batches)
+    assert len(taken) == 2
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (None, "its return value is of type NoneType"),
+        ("text", "its return value is of type str"),
+        ({"x": A}, "its return value is of type dict"),
+        (3.5, "its return value is of type float"),
+        ([], "its return value is empty"),
+        ((), "its return value is empty"),
+        ((A, 3), "input 1 of its return value is of type int"),
+        ([A, 3], "batch 1 is of type int"),
+        ([(A, "x")], "input 1 of batch 0 is of type str"),
+        ([A, ()], "batch 1 is empty"),
+    ],
+)
+def test_what_is_no_batch_is_named(data: Any, problem: str) -> None:
+    with pytest.raises(DataError, match=f"net:data: {problem}; return a Tensor") as caught:
+        list(batches_of(data, "net:data"))
+    assert caught.value.exit_code == 2
