@@ -24,7 +24,7 @@ COMMANDS = {
     "layout": ("launcher.layout_command", "print how the ranks would divide each parameter"),
 }
 DEFAULT_JOB = Path(__file__).parents[1] / "examples" / "digits" / "job.yaml"
-INTERRUPTED = 130  # 128 + SIGINT, as a shell has it
+INTERRUPTED, BROKEN_PIPE = 130, 141  # 128 + SIGINT or SIGPIPE, as a shell has it
 
 _EPILOG = """\
 examples:
@@ -64,6 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("launcher: interrupted", file=sys.stderr)
         return INTERRUPTED
+    except BrokenPipeError:  # as in ``| head``: nobody reads on, and Python must not flush either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
 
 
 def make_parser(command: str) -> argparse.ArgumentParser:

@@ -17,15 +17,15 @@ from zmq.auth.thread import ThreadAuthenticator
 from workers.protocol import (
     ACKNOWLEDGED,
     MAX_FRAME_BYTES,
-    Done,
-    Failed,
     Message,
+    Prediction,
+    PredictionDigest,
     ProtocolError,
     decode,
 )
 from workers.spec import CollectorAddress
 
-QUEUED_MESSAGES = 8  # of each rank; then the rank has to wait
+QUEUED_MESSAGES = 2  # of each rank; then the rank has to wait
 _AT_ONCE = 64  # messages in one turn, so that signals and deadlines get theirs
 
 _logger = logging.getLogger(__name__)
@@ -58,10 +58,10 @@ class Collector:
         )
 
     def receive(self) -> list[Message]:
-        """Return what has arrived; never blocks. Last words are acknowledged here.
+        """Return what has arrived, and acknowledge it; never blocks.
 
-        The caller must act on them before it looks at exits: a rank that was acknowledged
-        exits right away.
+        The caller must act on last words before it looks at exits: a rank whose last word was
+        acknowledged exits right away.
         """
         messages = []
         for _ in range(_AT_ONCE):
@@ -73,7 +73,7 @@ class Collector:
             if message is None:
                 continue
             messages.append(message)
-            if isinstance(message, (Done, Failed)):
+            if not isinstance(message, (Prediction, PredictionDigest)):
                 self.socket.send_multipart([sender.bytes, ACKNOWLEDGED])
         return messages
 

@@ -61,7 +61,7 @@ class HostError(LauncherError):
         return f"{self.missing}; {self.fix}"
 
 
-class LayoutError(LauncherError):
+class LayoutReportError(LauncherError):
     """The child that works out the predict layout gave none; it said why."""
 
     def __init__(self, exit_code: int, said: str) -> None:

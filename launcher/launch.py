@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -53,8 +52,9 @@ def start(prepared: Prepared, watch: Callable[[Message], None]) -> Result:
     """Run the ranks to their end and write summary.json, whatever that end is."""
     job, folder, specs = prepared.job, prepared.folder, prepared.placement.specs
     folder.create()
+    folder.summary.unlink(missing_ok=True)  # of an earlier run: a killed one must not look like it
     if job.rank_table is not None:
-        shutil.copyfile(job.rank_table, folder.rank_table)
+        folder.rank_table.write_bytes(job.rank_table.read_bytes())
     started_s = time.monotonic()
     limits = Limits(total_s=job.timeout, phase_s=job.phase_timeout)
     outcome = run_ranks(specs, folder, limits, watch)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from launcher.errors import LayoutError
+from launcher.errors import LayoutReportError
 from launcher.job import Job
 from launcher.placement import clean_environment
 from workers.resharding.layout import Layout
@@ -31,7 +31,7 @@ def ask(job: Job, rank_size: int, environment: Mapping[str, str], threads: int) 
     """Return the report of ``workers.layout_report``: parameters, operators and collectives.
 
     Raises:
-        LayoutError: the network or its data cannot be used; the child's own words say why.
+        LayoutReportError: the network or its data cannot be used; the child's own words say why.
     """
     request = {
         "network": job.network,
@@ -50,10 +50,10 @@ def ask(job: Job, rank_size: int, environment: Mapping[str, str], threads: int) 
         )
     except subprocess.TimeoutExpired as error:
         said = f"{job.network} gave no layout in {job.timeout:g} s; try a longer --timeout"
-        raise LayoutError(DEADLINE_EXIT_CODE, said) from error
+        raise LayoutReportError(DEADLINE_EXIT_CODE, said) from error
     if child.returncode != 0:
         code = child.returncode if child.returncode > 0 else 128 - child.returncode
-        raise LayoutError(code, child.stderr.strip())
+        raise LayoutReportError(code, child.stderr.strip())
     report: dict[str, Any] = json.loads(child.stdout)
     return report
 

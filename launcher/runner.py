@@ -20,19 +20,12 @@ from launcher.agreement import VerificationError
 from launcher.collector import Collector
 from launcher.engines.engine import Engine
 from launcher.engines.local import LocalEngine
+from launcher.events import Cause, Event, Heard, Interrupted, ResultRefused, Tick
 from launcher.interrupts import Interrupts
 from launcher.outcome import Limits, Outcome, RootCause
 from launcher.results import Results
 from launcher.run_folder import RunFolder
-from launcher.supervision import (
-    Cause,
-    Event,
-    Heard,
-    Interrupted,
-    ResultRefused,
-    Supervision,
-    Tick,
-)
+from launcher.supervision import Supervision
 from workers.protocol import Done, Message, Prediction, PredictionDigest, RankReport
 from workers.spec import CollectorAddress, WorkerSpec
 

@@ -13,6 +13,7 @@ from launcher.text import plural, seconds, shape, short, size
 from workers.protocol import PHASES
 
 TRACEBACK_LINES = 8  # the rest is in the log of the rank
+BAD_INPUT = 2  # exit code; such a message says what to mend, and the traceback only who found out
 _TIMED_PHASES = PHASES[1:-1]
 
 
@@ -56,7 +57,7 @@ def failure(result: Result) -> list[str]:
 def _failure(result: Result, cause: RootCause) -> Iterator[str]:
     yield f"failed: {_who(cause)}{cause.kind} (exit code {cause.exit_code})"
     yield from (f"  {line}" for line in _last_lines(cause.message, TRACEBACK_LINES))
-    if cause.traceback:
+    if cause.traceback and cause.exit_code != BAD_INPUT:
         yield "last lines of its traceback:"
         yield from (f"  {line}" for line in _last_lines(cause.traceback, TRACEBACK_LINES))
     yield f"log: {short(cause.log)}"

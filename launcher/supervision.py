@@ -11,10 +11,20 @@ from __future__ import annotations
 import math
 import signal
 from collections.abc import Iterable
-from dataclasses import dataclass
 from signal import Signals
-from typing import TypeAlias
 
+from launcher.agreement import VerificationError
+from launcher.events import (
+    Cause,
+    EngineLost,
+    Event,
+    Exited,
+    Heard,
+    Interrupted,
+    ResultRefused,
+    Send,
+    Tick,
+)
 from launcher.outcome import Limits
 from workers.protocol import (
     PHASES,
@@ -30,82 +40,6 @@ DEADLINE_EXIT_CODE = 124
 DUMP_S = 1.0  # for hung ranks to write their stacks, before they are told to end
 
 
-@dataclass(frozen=True)
-class Heard:
-    """A rank said something."""
-
-    message: Message
-    at_s: float
-
-
-@dataclass(frozen=True)
-class Exited:
-    """The process of a rank is no more."""
-
-    rank: int
-    exit_code: int
-    signal: int  # 0: it left by itself
-    at_s: float
-
-
-@dataclass(frozen=True)
-class EngineLost:
-    """What keeps the ranks of this host is no more, and they with it."""
-
-    exit_code: int
-    message: str
-    at_s: float
-
-
-@dataclass(frozen=True)
-class Interrupted:
-    """Somebody told the launcher to end."""
-
-    signal: int
-    at_s: float
-
-
-@dataclass(frozen=True)
-class ResultRefused:
-    """What was predicted cannot be trusted, or not be kept."""
-
-    rank: int | None
-    kind: str
-    message: str
-    exit_code: int
-    at_s: float
-
-
-@dataclass(frozen=True)
-class Tick:
-    """Time has passed."""
-
-    at_s: float
-
-
-Event: TypeAlias = "Heard | Exited | EngineLost | Interrupted | ResultRefused | Tick"
-
-
-@dataclass(frozen=True)
-class Send:
-    """Send a signal to the process of a rank."""
-
-    rank: int
-    signal: Signals
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cause:
-    """The first failure."""
-
-    rank: int | None = None
-    phase: str | None = None
-    kind: str
-    message: str
-    traceback: str = ""
-    exit_code: int
-
-
 class Supervision:
     """The state of a run as far as its end is concerned."""
 
@@ -119,7 +53,6 @@ class Supervision:
         self._phase = dict.fromkeys(self._ranks, PHASES[0])
         self._batches = dict.fromkeys(self._ranks, 0)
         self._progress_s = dict.fromkeys(self._ranks, started_at_s)
-        self._killed: set[int] = set()
         self._echo: Failed | None = None  # the first of them
         # When something falls due, unless the run has ended before:
         self._total_s = started_at_s + limits.total_s
@@ -136,8 +69,9 @@ class Supervision:
     @property
     def followers(self) -> int:
         """How many other ranks failed after the cause, or had to be stopped."""
-        blamed = set() if self.cause is None else {self.cause.rank}
-        return len(self._ranks - self._clean - blamed) if self.cause else 0
+        if self.cause is None:
+            return 0
+        return len(self._ranks - self._clean - {self.cause.rank})
 
     @property
     def next_due_s(self) -> float:
@@ -185,7 +119,24 @@ class Supervision:
                 if self._echo is None:
                     self._echo = message
                     self._blame_echo_s = at_s + self._limits.grace_s
-        return []
+        return self._explain_echo(at_s)
+
+    def _explain_echo(self, at_s: float) -> list[Send]:
+        """Blame a peer that was missed because it was done: it had fewer batches."""
+        if self._echo is None or self._echo.echo_of is None:
+            return []
+        last_word = self._last_word.get(self._echo.echo_of)
+        if not isinstance(last_word, Done):
+            return []
+        cause = Cause(
+            rank=last_word.rank,
+            phase="predict",
+            kind=VerificationError.__name__,
+            message=f"was done after {last_word.report.batches} batches while rank"
+            f" {self._echo.rank} still waited for it; does every rank get the same data?",
+            exit_code=VerificationError.exit_code,
+        )
+        return self._fail(cause, at_s)
 
     def _exited(self, event: Exited) -> list[Send]:
         rank = event.rank
@@ -222,7 +173,6 @@ class Supervision:
     def _kill(self, at_s: float) -> list[Send]:
         self._terminate_s = self._kill_s = math.inf
         self._give_up_s = at_s + self._limits.grace_s
-        self._killed |= self._running
         return self._send(signal.SIGKILL, self._running)
 
     @staticmethod
@@ -273,7 +223,7 @@ class Supervision:
         if event.signal:
             name, exit_code = _signal_name(event.signal), 128 + event.signal
             kind, message = name, f"ended by {name} ({signal.strsignal(event.signal)}) {when}"
-            if event.signal == signal.SIGKILL and event.rank not in self._killed:
+            if event.signal == signal.SIGKILL:  # ours come only when there is a cause already
                 message += (
                     "; the launcher did not send it: likely out of memory (see dmesg),"
                     " or killed from outside"

@@ -27,7 +27,14 @@ def key_path(location: Sequence[str | int], root: str = "") -> str:
 
 
 def problems_of(error: ValidationError, known: Collection[str], root: str = "") -> list[Problem]:
-    """Return one problem for each thing that pydantic found; ``known`` are the allowed keys."""
+    """Return one problem for each thing that pydantic found.
+
+    Args:
+        known: the keys that are allowed, for suggestions.
+        root: what the paths of the problems start with.
+
+    A validator says what is wrong and what to try with ``ValueError(what, fix)``.
+    """
     return [_problem(details, known, root) for details in error.errors(include_url=False)]
 
 
@@ -41,16 +48,13 @@ def _problem(details: ErrorDetails, known: Collection[str], root: str) -> Proble
         case "string_type":
             return Problem(where, f"{_shown(given)} is not a string", f'write "{given}"')
         case "literal_error":
-            return Problem(where, f"{_shown(given)} is not known", f"try {_expected(details)}")
+            fix = f"try {details['ctx']['expected']}"
+            return Problem(where, f"{_shown(given)} is not known", fix)
         case "value_error":
             return Problem(where, *details["ctx"]["error"].args)
         case _:
             fix = details["msg"].replace("Input should be", "it must be", 1)
             return Problem(where, f"{_shown(given)} cannot be used", fix)
-
-
-def _expected(details: ErrorDetails) -> str:
-    return str(details["ctx"]["expected"]) if "ctx" in details else "another value"
 
 
 def _shown(value: Any) -> str:

@@ -13,7 +13,7 @@ import gc
 import importlib
 import io
 import os
-import selectors
+import select
 import signal
 import socket
 import sys
@@ -39,27 +39,32 @@ class ForkServer:
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
-        self._pids: dict[int, int] = {}  # of the ranks that run
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(channel, selectors.EVENT_READ)
+        self._ranks: dict[int, int] = {}  # pid -> rank, of the ranks that run
+        self._wakeup, self._wakeup_other_end = socket.socketpair()
+        for end in (self._wakeup, self._wakeup_other_end):
+            end.setblocking(False)
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)  # only to be woken up
+        signal.set_wakeup_fd(self._wakeup_other_end.fileno(), warn_on_full_buffer=False)
 
     def serve(self) -> None:
         """Do what the launcher says until it hangs up; then leave no process behind."""
         self._channel.send(event="ready")
         while not self._channel.closed:
-            for key, _ in self._selector.select():
-                if key.fileobj is self._channel:
-                    for command in self._channel.receive():
-                        self._obey(command)
-                else:
-                    self._bury(key.data, pidfd=key.fd)
+            readable, _, _ = select.select([self._channel, self._wakeup], [], [])
+            if self._wakeup in readable:
+                self._wakeup.recv(1 << 10)
+                self._bury_the_dead()
+            if self._channel in readable:
+                for command in self._channel.receive():
+                    self._obey(command)
         self._end_ranks()
 
     def _obey(self, command: dict[str, Any]) -> None:
         if command["do"] == "start":
             self._start(WorkerSpec.from_json(command["spec"]))
-        elif command["rank"] in self._pids:  # else it ended in the meantime
-            os.kill(self._pids[command["rank"]], command["signal"])
+        for pid, rank in self._ranks.items():
+            if command["do"] == "signal" and rank == command["rank"]:  # else it has just ended
+                os.kill(pid, command["signal"])
 
     def _start(self, spec: WorkerSpec) -> None:
         sys.stdout.flush()
@@ -68,8 +73,7 @@ class ForkServer:
         pid = os.fork()
         if pid == 0:
             self._become(spec, server)
-        self._pids[spec.rank] = pid
-        self._selector.register(os.pidfd_open(pid), selectors.EVENT_READ, spec.rank)
+        self._ranks[pid] = spec.rank
         self._channel.send(event="started", rank=spec.rank, pid=pid)
 
     def _become(self, spec: WorkerSpec, server: int) -> NoReturn:
@@ -77,9 +81,10 @@ class ForkServer:
         try:
             os.setsid()
             _die_with(server)
-            for key in list(self._selector.get_map().values()):
-                os.close(key.fd)
-            self._selector.close()
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            for end in (self._channel, self._wakeup, self._wakeup_other_end):
+                end.close()
             _redirect_output(spec.log_file)
             if spec.device in FRESH_INTERPRETER:
                 _execute_interpreter(spec)
@@ -90,21 +95,22 @@ class ForkServer:
             sys.stderr.flush()
             os._exit(1)
 
-    def _bury(self, rank: int, pidfd: int) -> None:
-        pid = self._pids.pop(rank)
-        # Until the rank is waited for, its pid is not given to another process or group.
-        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-        _kill_group(pid)
-        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        self._selector.unregister(pidfd)
-        os.close(pidfd)
-        self._channel.send(
-            event="exited", rank=rank, exit_code=max(code, 0), signal=max(-code, 0)
-        )
+    def _bury_the_dead(self) -> None:
+        while (pid := _some_dead_child()) is not None:
+            if pid in self._ranks:
+                _kill_group(pid)  # before the kernel may give its number to somebody else
+            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            if pid in self._ranks:
+                self._channel.send(
+                    event="exited",
+                    rank=self._ranks.pop(pid),
+                    exit_code=max(code, 0),
+                    signal=max(-code, 0),
+                )
 
     def _end_ranks(self) -> None:
         """Kill the ranks and whatever they started, also what left their sessions."""
-        for pid in self._pids.values():
+        for pid in self._ranks:
             _kill_group(pid)
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)  # it may not have had time to make its group
@@ -140,6 +146,15 @@ def _execute_interpreter(spec: WorkerSpec) -> NoReturn:
     arguments = [sys.executable, "-P", "-m", "workers", "--spec-fd", str(memory)]
     environment = {**spec.environment, "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
     os.execve(sys.executable, arguments, environment)
+
+
+def _some_dead_child() -> int | None:
+    """Return the pid of a rank, or of what a rank had left behind; it stays to be waited for."""
+    try:
+        found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return None
+    return found.si_pid if found else None
 
 
 def _kill_group(pid: int) -> None:

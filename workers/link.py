@@ -1,7 +1,7 @@
 """Speak to the collector: the worker's end of the line. Every rank.
 
-Sending blocks while the collector is behind, so that a rank never piles up predictions in
-memory. There is no time limit here: the launcher has one, and a rank dies with it.
+Predictions are sent while the rank computes the next one, but block while the collector is far
+behind: they never pile up in memory. Everything else waits until the collector has it.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from workers.protocol import (
 )
 from workers.spec import WorkerSpec
 
-QUEUED_MESSAGES = 8  # batches that a rank may be ahead of the collector
-LAST_WORD_MS = 30_000  # how long to wait for the collector to acknowledge it
+QUEUED_MESSAGES = 2  # batches that wait here when the collector is behind
+PATIENCE_MS = 30_000  # for an acknowledgement; a rank that gets none goes on without
 
 
 class Link:
@@ -39,9 +39,10 @@ class Link:
         if spec.collector is None:
             raise ValueError(f"rank {spec.rank} was told of no collector")
         self.rank, self._phase = spec.rank, PHASES[0]
+        self._awaited = 0  # acknowledgements
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
-        self._socket.setsockopt(zmq.LINGER, 0)  # only the last word must arrive; it is waited for
+        self._socket.setsockopt(zmq.LINGER, 0)  # what must arrive is waited for
         self._socket.setsockopt(zmq.SNDHWM, QUEUED_MESSAGES)
         self._socket.curve_serverkey = spec.collector.server_key.encode()
         self._socket.curve_publickey = spec.collector.public_key.encode()
@@ -51,7 +52,7 @@ class Link:
     def phase(self, name: str) -> None:
         """Say that this rank begins a phase."""
         self._phase = name
-        self._send(PhaseEntered(self.rank, name))
+        self._tell(PhaseEntered(self.rank, name))
 
     def predictions(self, batch: int, outputs: Sequence[np.ndarray]) -> None:
         """Deliver one batch: whole from the rank that owns the outputs, else its checksums."""
@@ -63,7 +64,7 @@ class Link:
     def failed(self, error: BaseException) -> None:
         """Say why this rank cannot go on; its last word."""
         text = "".join(traceback.format_exception(error))
-        self._send(
+        self._tell(
             Failed(
                 rank=self.rank,
                 phase=self._phase,
@@ -74,12 +75,10 @@ class Link:
                 echo_of=_lost_peer(error),
             )
         )
-        self._await_acknowledgement()
 
     def done(self, report: RankReport) -> None:
         """Say that every batch is delivered; the last word."""
-        self._send(Done(self.rank, report))
-        self._await_acknowledgement()
+        self._tell(Done(self.rank, report))
 
     def close(self) -> None:
         """Hang up. Allowed twice."""
@@ -89,9 +88,13 @@ class Link:
     def _send(self, message: Message) -> None:
         self._socket.send_multipart(encode(message))
 
-    def _await_acknowledgement(self) -> None:
-        if self._socket.poll(LAST_WORD_MS):
+    def _tell(self, message: Message) -> None:
+        """Send, and return when the collector has it."""
+        self._send(message)
+        self._awaited += 1
+        while self._awaited and self._socket.poll(PATIENCE_MS):
             self._socket.recv()
+            self._awaited -= 1
 
 
 def exit_code_of(error: BaseException) -> int:

@@ -2,8 +2,9 @@
 
 A message is one JSON header frame; a ``Prediction`` adds the raw bytes of its arrays. Nothing
 is ever executed to read one: whatever does not fit is a ``ProtocolError``. The collector
-answers a rank's last word (``Failed`` or ``Done``) with ``ACKNOWLEDGED``, and the rank waits
-for that before it exits: an exit that comes first is the exit of a rank that said nothing.
+answers everything but predictions with ``ACKNOWLEDGED``, and the rank waits for that: when
+it crashes the launcher knows the phase, and an exit that comes before a last word (``Failed``
+or ``Done``) is the exit of a rank that said none.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ import numpy as np
 
 PHASES = ("started", "context", "layout", "load", "compile", "predict", "done")
 OWNER_RANK = 0  # sends whole predictions; every other rank sends digests of the same arrays
-ACKNOWLEDGED = b"acknowledged"
+ACKNOWLEDGED = b"acknowledged"  # the answer to a message that has no array in it
 CHUNK_BYTES = 16 << 20  # arrays travel in frames of at most this size
 MAX_FRAME_BYTES = CHUNK_BYTES + (1 << 16)  # what the collector accepts; CURVE adds some bytes
-MAX_TEXT = 1 << 20  # characters of a message or traceback
+MAX_TEXT = 1 << 18  # characters of a message or traceback
 
 # The dtypes that a .npy file can hold and any NumPy can read.
 WIRE_DTYPES = frozenset(

@@ -26,7 +26,7 @@ class WorkerSpec:
     local_rank: int  # 0 .. ranks of this host - 1
     device_id: int  # index of the NPU on its own server
     server_id: str  # address of the server, as HCCL knows it
-    device: str  # "simulated", "single", "ascend" or "gpu": which runtime
+    device: str  # "simulated", "single", "ascend", "gpu", or a runtime as "module:Class"
     network: str  # "pkg.module:factory" or "path/file.py:factory"
     predict_data: str
     checkpoint: str | None = None  # absolute pattern, may hold {rank}

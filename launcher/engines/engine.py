@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from launcher.supervision import EngineLost, Exited
+from launcher.events import EngineLost, Exited
 
 
 class Engine(Protocol):

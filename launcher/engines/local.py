@@ -8,17 +8,18 @@ dies, even by SIGKILL, the other one and the ranks learn it from the kernel.
 from __future__ import annotations
 
 import os
-import select
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
-from launcher.supervision import EngineLost, Exited
+import psutil
+
+from launcher.events import EngineLost, Exited
 from workers.channel import Channel
 from workers.spec import WorkerSpec
 
@@ -29,18 +30,12 @@ PRELOAD: Mapping[str, tuple[str, ...]] = {
 END_S = 10.0  # for the fork server to kill the ranks; it needs milliseconds
 
 
-@dataclass(frozen=True)
-class _Process:
-    pid: int
-    pidfd: int  # readable when it has ended; -1: it had ended before we looked
-
-
 class LocalEngine:
     """The ranks of this host. They are starting when this exists."""
 
     def __init__(self, specs: Sequence[WorkerSpec], log: Path) -> None:
         self._specs, self._log = specs, log
-        self._processes: dict[int, _Process] = {}
+        self._processes: dict[int, psutil.Process] = {}  # of the ranks that run
         ours, theirs = socket.socketpair()
         self._channel = Channel(ours)
         with theirs, open(log, "wb") as output:
@@ -66,9 +61,10 @@ class LocalEngine:
                     for spec in self._specs:
                         self._channel.send(do="start", spec=spec.to_json())
                 case {"event": "started", "rank": rank, "pid": pid}:
-                    self._processes[rank] = _Process(pid, _open_pidfd(pid))
+                    with suppress(psutil.NoSuchProcess):
+                        self._processes[rank] = psutil.Process(pid)
                 case {"event": "exited", "rank": rank, "exit_code": code, "signal": number}:
-                    _close_pidfd(self._processes.pop(rank))
+                    self._processes.pop(rank, None)
                     events.append(Exited(rank, code, number, at_s))
         if self._channel.closed:
             events.append(self._lost(at_s))
@@ -85,14 +81,17 @@ class LocalEngine:
         except subprocess.TimeoutExpired:
             self._server.kill()  # and the kernel kills the ranks
             self._server.wait()
+        if self._server.returncode != 0:  # it has not done its work
+            self._end_orphans()
+
+    def _end_orphans(self) -> None:
+        """Kill what the ranks have started, too, and wait for the end of the ranks."""
         for process in self._processes.values():
-            if self._server.returncode != 0:  # it may not have done its work
-                with suppress(ProcessLookupError, PermissionError):
-                    os.killpg(process.pid, signal.SIGKILL)
-            if process.pidfd >= 0:
-                select.select([process.pidfd], [], [], END_S)
-                _close_pidfd(process)
-        self._processes.clear()
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+        deadline_s = time.monotonic() + END_S
+        while any(map(_lives, self._processes.values())) and time.monotonic() < deadline_s:
+            time.sleep(0.01)  # they are no children of ours: nobody would wake us
 
     def _command(self, end: int) -> list[str]:
         # -P: a folder of the user's that is called "workers" is not ours.
@@ -123,13 +122,8 @@ def _environment(spec: WorkerSpec) -> dict[str, str]:
     return {**spec.environment, "PYTHONPATH": f"{ours}{os.pathsep}{theirs}" if theirs else ours}
 
 
-def _open_pidfd(pid: int) -> int:
+def _lives(process: psutil.Process) -> bool:
     try:
-        return os.pidfd_open(pid)
-    except ProcessLookupError:
-        return -1
-
-
-def _close_pidfd(process: _Process) -> None:
-    if process.pidfd >= 0:
-        os.close(process.pidfd)
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False

@@ -57,11 +57,11 @@ def cause() -> RootCause:
         server_id="10.0.0.7",
         device_id=3,
         phase="load",
-        kind="CoverageError",
-        message="dense.weight: saved slices cover 96 of 128 elements",
+        kind="ValueError",
+        message="shapes (4, 3) and (2, 3) do not match",
         traceback="".join(f"  frame {number}\n" for number in range(40)),
         log=Path("/out/logs/rank_1.log"),
-        exit_code=2,
+        exit_code=1,
     )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -111,6 +113,28 @@ def test_an_error_is_json_too_where_json_is_asked_for(
         "exit_code": 2,
         "message": "no device; use --device cpu",
     }
+
+
+def test_a_reader_that_leaves_is_no_traceback(tmp_path: Path) -> None:
+    code = """
+import sys
+from types import SimpleNamespace
+from launcher import cli
+cli.importlib = SimpleNamespace(
+    import_module=lambda name: SimpleNamespace(execute=lambda *_: print("x" * 100_000) or 0)
+)
+sys.exit(cli.main(sys.argv[1:]))
+"""
+    child = subprocess.Popen(
+        [sys.executable, "-c", code, *NETWORK],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stdout is not None
+    child.stdout.close()
+    _, said = child.communicate()
+    assert (child.returncode, said) == (141, "")
 
 
 def test_ctrl_c_before_a_rank_starts_is_no_traceback(

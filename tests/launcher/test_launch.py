@@ -21,6 +21,7 @@ from workers.protocol import Message, PhaseEntered, RankReport
 from workers.spec import WorkerSpec
 
 MakeJob = Callable[..., Job]
+TABLE = Path(__file__).parents[2] / "rank_tables" / "hccl_1x2.json"
 REPORT = RankReport({"predict": 1.0}, bytes_read=8, bytes_held=8, peak_memory_bytes=8, batches=1)
 
 
@@ -28,6 +29,7 @@ class Ranks:
     """Stands in for ``run_ranks``: predicts four samples, or fails."""
 
     def __init__(self) -> None:
+        self.summary_at_start = ""
         self.specs: Sequence[WorkerSpec] = ()
         self.limits: Limits | None = None
         self.cause: RootCause | None = None
@@ -40,6 +42,7 @@ class Ranks:
         watch: Callable[[Message], None],
     ) -> Outcome:
         self.specs, self.limits = specs, limits
+        self.summary_at_start = folder.summary.read_text() if folder.summary.exists() else ""
         watch(PhaseEntered(0, "started"))
         if self.cause is not None:
             return Outcome(
@@ -110,11 +113,28 @@ def test_the_summary_of_a_failed_run_is_written_too(
     ranks: Ranks, make_job: MakeJob, cause: RootCause, tmp_path: Path
 ) -> None:
     ranks.cause = cause
-    assert launcher.run(make_job(output="out")).exit_code == 2
+    assert launcher.run(make_job(output="out")).exit_code == 1
     written = json.loads((tmp_path / "out" / "summary.json").read_text())
-    assert (written["status"], written["cause"]["kind"]) == ("failed", "CoverageError")
+    assert (written["status"], written["cause"]["kind"]) == ("failed", "ValueError")
     assert written["cause"]["log"] == "/out/logs/rank_1.log"
     assert "bytes_read" not in written["ranks"][1]  # it never said done
+
+
+def test_the_summary_of_an_earlier_run_is_gone_before_a_rank_starts(
+    ranks: Ranks, make_job: MakeJob
+) -> None:
+    launcher.run(make_job(output="out"))
+    launcher.run(make_job(output="out"))
+    assert ranks.summary_at_start == ""
+
+
+def test_a_rank_table_may_lie_in_the_output_folder(
+    ranks: Ranks, make_job: MakeJob, tmp_path: Path
+) -> None:
+    table = tmp_path / "out" / "rank_table.json"
+    table.parent.mkdir()
+    table.write_text(TABLE.read_text())
+    assert launcher.run(make_job(rank_table="out/rank_table.json", output="out")).ok
 
 
 def test_labels_give_an_accuracy(ranks: Ranks, make_job: MakeJob, tmp_path: Path) -> None:
@@ -135,10 +155,9 @@ def test_labels_that_do_not_fit_fail_the_run_and_keep_the_predictions(
 def test_ranks_read_the_table_that_was_checked(
     ranks: Ranks, make_job: MakeJob, tmp_path: Path
 ) -> None:
-    table = Path(__file__).parents[2] / "rank_tables" / "hccl_1x2.json"
-    launcher.run(make_job(rank_table=table, output="out"))
+    launcher.run(make_job(rank_table=TABLE, output="out"))
     named = ranks.specs[0].environment["RANK_TABLE_FILE"]
-    assert Path(named).read_text() == table.read_text()
+    assert Path(named).read_text() == TABLE.read_text()
 
 
 def test_a_rank_table_that_is_not_there_is_an_error(ranks: Ranks, make_job: MakeJob) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from launcher import layout_command, layout_report, plan_command
-from launcher.errors import JobError, LayoutError
+from launcher.errors import JobError, LayoutReportError
 from launcher.job import Job
 
 MakeJob = Callable[..., Job]
@@ -93,7 +93,7 @@ def test_what_the_child_refuses_is_said_in_its_own_words(
     job: Job, child: Callable[[str], None]
 ) -> None:
     child("sys.exit(print('net:make: no such name', file=sys.stderr) or 2)")
-    with pytest.raises(LayoutError, match="^net:make: no such name$") as caught:
+    with pytest.raises(LayoutReportError, match="^net:make: no such name$") as caught:
         layout_command.execute(job, as_json=False)
     assert caught.value.exit_code == 2
 
@@ -102,7 +102,7 @@ def test_a_child_that_dies_without_a_word_is_an_error(
     job: Job, child: Callable[[str], None]
 ) -> None:
     child("os.kill(os.getpid(), 9)")
-    with pytest.raises(LayoutError, match="exit code 137"):
+    with pytest.raises(LayoutReportError, match="exit code 137"):
         layout_report.ask(job, 8, {}, threads=1)
 
 

@@ -47,10 +47,10 @@ def test_the_table_has_a_row_for_each_rank(make_result: MakeResult) -> None:
 def test_the_first_line_of_a_failure_is_its_cause(
     make_result: MakeResult, cause: RootCause
 ) -> None:
-    lines = summary.failure(make_result(exit_code=2, cause=cause, followers=7))
+    lines = summary.failure(make_result(exit_code=1, cause=cause, followers=7))
     assert lines[:2] == [
-        "failed: rank 1 (10.0.0.7, device 3) in phase load: CoverageError (exit code 2)",
-        "  dense.weight: saved slices cover 96 of 128 elements",
+        "failed: rank 1 (10.0.0.7, device 3) in phase load: ValueError (exit code 1)",
+        "  shapes (4, 3) and (2, 3) do not match",
     ]
     assert lines[-3].strip() == "frame 39"  # the end of the traceback
     assert lines[-2:] == [
@@ -61,7 +61,16 @@ def test_the_first_line_of_a_failure_is_its_cause(
 
 def test_a_failure_is_at_most_25_lines(make_result: MakeResult, cause: RootCause) -> None:
     endless = replace(cause, message="\n".join(map(str, range(100))))
-    assert len(summary.failure(make_result(exit_code=2, cause=endless, followers=7))) <= 25
+    assert len(summary.failure(make_result(exit_code=1, cause=endless, followers=7))) <= 25
+
+
+def test_bad_input_needs_no_traceback(make_result: MakeResult, cause: RootCause) -> None:
+    bad = replace(cause, kind="CoverageError", message="a gap in fc.weight", exit_code=2)
+    assert summary.failure(make_result(exit_code=2, cause=bad)) == [
+        "failed: rank 1 (10.0.0.7, device 3) in phase load: CoverageError (exit code 2)",
+        "  a gap in fc.weight",
+        "log: /out/logs/rank_1.log",
+    ]
 
 
 def test_no_rank_is_blamed_for_a_deadline(make_result: MakeResult, cause: RootCause) -> None:
@@ -88,7 +97,7 @@ def test_what_was_verified_before_a_failure_is_kept_and_named(
     make_result: MakeResult, cause: RootCause, tmp_path: Path
 ) -> None:
     partial = tmp_path / "predictions.partial.npy"
-    result = make_result(exit_code=2, cause=cause, partial=(partial,))
+    result = make_result(exit_code=1, cause=cause, partial=(partial,))
     assert f"kept: {partial} (2 batches that had been verified)" in summary.failure(result)
 
 

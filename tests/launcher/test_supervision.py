@@ -6,17 +6,9 @@ from signal import SIGINT, SIGKILL, SIGSEGV, SIGTERM, SIGUSR1
 
 import pytest
 
+from launcher.events import EngineLost, Exited, Heard, Interrupted, ResultRefused, Send, Tick
 from launcher.outcome import Limits
-from launcher.supervision import (
-    EngineLost,
-    Exited,
-    Heard,
-    Interrupted,
-    ResultRefused,
-    Send,
-    Supervision,
-    Tick,
-)
+from launcher.supervision import Supervision
 from workers.protocol import Done, Failed, PhaseEntered, PredictionDigest, RankReport
 
 LIMITS = Limits(total_s=100, phase_s=30, grace_s=5)
@@ -133,6 +125,17 @@ def test_echoes_are_blamed_at_once_when_every_rank_has_left() -> None:
     assert run.finished
     assert run.cause is not None
     assert (run.cause.rank, run.followers) == (0, 1)
+
+
+@pytest.mark.parametrize("order", ["echo first", "done first"])
+def test_a_peer_that_was_missed_because_it_was_done_had_fewer_batches(order: str) -> None:
+    run = supervise(2)
+    events = [failed(0, at_s=2, echo_of=1), done(1, at_s=2)]
+    for event in events if order == "echo first" else reversed(events):
+        run.handle(event)
+    assert run.cause is not None
+    assert (run.cause.rank, run.cause.kind, run.cause.exit_code) == (1, "VerificationError", 3)
+    assert "was done after 1 batches while rank 0 still waited for it" in run.cause.message
 
 
 def test_leaving_with_zero_before_done_is_a_failure() -> None:

@@ -24,7 +24,7 @@ HERE = Path(__file__).parent
 PATIENCE_S = 60.0  # only a test that fails waits so long
 
 Run = Callable[..., Outcome]
-Launch = Callable[..., "subprocess.Popen[str]"]
+Launch = Callable[..., subprocess.Popen[str]]
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def living(mark: str) -> Callable[[], list[psutil.Process]]:
 
 def _has_mark(process: psutil.Process, mark: str) -> bool:
     try:
-        return process.environ().get("TEST_MARK") == mark
+        return bool(process.environ().get("TEST_MARK") == mark)
     except psutil.Error:  # it has just ended, or is a zombie
         return False
 

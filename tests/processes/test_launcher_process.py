@@ -11,7 +11,7 @@ import pytest
 
 from launcher.run_folder import RunFolder
 
-Launch = Callable[..., "subprocess.Popen[str]"]
+Launch = Callable[..., subprocess.Popen[str]]
 Living = Callable[[], list[psutil.Process]]
 Until = Callable[[Callable[[], object]], None]
 

@@ -119,7 +119,8 @@ def test_the_whole_run_has_a_deadline(run: Run) -> None:
 
 def test_a_rank_that_ignores_sigterm_is_killed_after_the_grace_period(run: Run) -> None:
     outcome = run("IgnoresSigterm", grace_s=0.2)
-    assert (cause_of(outcome).rank, outcome.followers) == (0, 1)
+    assert (cause_of(outcome).rank, cause_of(outcome).message) == (0, "rank 0 fails")
+    assert outcome.followers >= 1
 
 
 def test_replicas_that_disagree_are_an_error_and_the_batches_before_are_kept(

@@ -187,7 +187,7 @@ def test_the_loss_of_a_peer_is_an_echo_also_when_it_was_wrapped(live: Live) -> N
             raise RuntimeError("prediction failed") from error
 
     runtime = Multiplier()
-    runtime.predict = wrap  # type: ignore[method-assign]
+    runtime.predict = wrap  # type: ignore[method-assign,assignment]
     failed = failure(live(runtime)[1])
     assert (failed.kind, failed.echo_of) == ("RuntimeError", 1)
 
@@ -196,7 +196,7 @@ def test_an_output_that_no_npy_file_can_hold_is_a_failure(live: Live) -> None:
     runtime = Multiplier()
     runtime.inputs = [np.array([None])]
     runtime.slices = {}
-    runtime.predict = lambda batch: batch  # type: ignore[method-assign,assignment]
+    runtime.predict = lambda batch: batch  # type: ignore[method-assign]
     failed = failure(live(runtime)[1])
     assert (failed.phase, failed.kind) == ("predict", "ProtocolError")
 

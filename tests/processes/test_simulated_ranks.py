@@ -1,0 +1,181 @@
+"""Whole jobs on simulated ranks: real slices, real processes, MindSpore's answer on one device."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+ROOT = Path(__file__).parents[2]
+
+
+def launch(*arguments):
+    command = [sys.executable, "-m", "launcher", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=110, cwd=ROOT)
+
+
+def predict(case, training, out, *more, ranks=8):
+    folder = FIXTURES / case / training
+    return launch(
+        *("run", "--ranks", ranks, "--device", "cpu", "--output", out),
+        *("--network", f"{FIXTURES}/factories.py:{case}"),
+        *("--predict-data", f"{FIXTURES}/factories.py:{case}_input"),
+        *("--checkpoint", f"{folder}/slices/rank_{{rank}}/parallel-2_2.ckpt"),
+        *("--strategy", folder / "train_strategy.ckpt"),
+        *more,
+    )
+
+
+@pytest.mark.parametrize(
+    "case, training",
+    [
+        ("transformer_dp2_mp4", "train"),
+        ("embedding_rows", "train"),
+        ("layout_two_axes", "train_zero"),
+        ("two_stage_mlp", "train_zero"),  # trained in two pipeline stages
+    ],
+)
+def test_sliced_weights_give_the_answer_of_one_device(case, training, tmp_path):
+    done = predict(case, training, tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    reference = np.load(FIXTURES / case / "reference.npz")["y"]
+    found = np.load(tmp_path / "out" / "predictions.npy")
+    scale = np.abs(reference).max()
+    np.testing.assert_allclose(found, reference, rtol=0, atol=1e-5 * scale)
+
+
+def test_a_rank_reads_and_holds_its_slices_and_nothing_else(tmp_path):
+    done = predict("matmul_2x4_col", "train", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    ranks = json.loads((tmp_path / "out" / "summary.json").read_text())["ranks"]
+    # A weight of 96 x 16 float32 in columns over 4 ranks: 96 * 4 * 4 bytes each.
+    assert [r["bytes_held"] for r in ranks] == [1536] * 8
+    assert [r["bytes_read"] for r in ranks] == [1536] * 8
+    assert len(list((tmp_path / "out" / "logs").glob("rank_*.log"))) == 8
+
+
+def test_memory_of_a_rank_grows_by_its_slice_not_by_the_model(tmp_path):
+    from workers.resharding.checkpoint_file import write_checkpoint
+    from workers.resharding.layout import Layout
+    from workers.resharding.strategy_file import write_strategy_file
+
+    (tmp_path / "big.py").write_text(
+        "import mindspore as ms\n"
+        "import numpy as np\n"
+        "from mindspore import Parameter, nn, ops\n"
+        "from mindspore.common.initializer import initializer\n"
+        "class Big(nn.Cell):\n"
+        "    def __init__(self, rows):\n"
+        "        super().__init__()\n"
+        "        self.w = Parameter(initializer('zeros', (rows, 4096)), name='w')\n"
+        "        self.matmul = ops.MatMul().shard(((1, 1), (1, 8)))\n"
+        "    def construct(self, x):\n"
+        "        return self.matmul(x, self.w)\n"
+        "def big(): return Big(16384)\n"
+        "def small(): return Big(16)\n"
+        "def big_data(): return ms.Tensor(np.ones((2, 16384), np.float32))\n"
+        "def small_data(): return ms.Tensor(np.ones((2, 16), np.float32))\n"
+    )
+    layout = Layout((8,), ((), (0,)))
+    peaks = {}
+    for size, rows in (("big", 16384), ("small", 16)):  # 256 MiB of weights, 32 MiB a rank
+        folder = tmp_path / size
+        write_strategy_file(folder / "strategy.ckpt", {"w": layout})
+        for rank in range(8):
+            piece = np.zeros((rows, 512), np.float32)
+            write_checkpoint(folder / f"rank_{rank}" / "w-1_1.ckpt", {"w": piece})
+        done = launch(
+            *("--ranks", 8, "--device", "cpu", "--output", tmp_path / f"out_{size}"),
+            *("--network", f"{tmp_path}/big.py:{size}"),
+            *("--predict-data", f"{tmp_path}/big.py:{size}_data"),
+            *("--checkpoint", folder / "rank_{rank}" / "w-1_1.ckpt"),
+            *("--strategy", folder / "strategy.ckpt"),
+        )
+        assert done.returncode == 0, done.stderr
+        summary = json.loads((tmp_path / f"out_{size}" / "summary.json").read_text())
+        peaks[size] = max(rank["peak_memory_bytes"] for rank in summary["ranks"])
+    # The slice, the pages of the file while they are copied, and a margin: not 256 MiB.
+    assert peaks["big"] - peaks["small"] < (32 + 32 + 64) << 20
+
+
+def test_the_digits_are_recognised_by_the_job_that_runs_without_a_name(tmp_path):
+    done = launch("--ranks", 8, "--device", "cpu", "--output", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "accuracy" in done.stdout
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["accuracy"] >= 0.96
+
+
+def test_the_tutorial_gives_the_answer_of_one_device(tmp_path):
+    job = ROOT / "examples" / "tutorial" / "job.yaml"
+    done = launch(job, "--ranks", 8, "--device", "cpu", "--output", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    expected = np.load(ROOT / "examples" / "tutorial" / "expected.npy")
+    found = np.load(tmp_path / "out" / "predictions.npy")
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_layout_prints_the_layouts_and_refuses_what_mindspore_refuses():
+    def layout(case):
+        return launch(
+            *("layout", "--ranks", 8, "--json"),
+            *("--network", f"{FIXTURES}/factories.py:{case}"),
+            *("--predict-data", f"{FIXTURES}/factories.py:{case}_input"),
+        )
+
+    done = layout("matmul_2x4_col")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)["parameters"]["matmul_weight"]
+    assert found["device_matrix"] == [2, 4] and found["tensor_map"] == [-1, 0]
+    assert found["full_shape"] == [96, 16] and found["slice_shape"] == [96, 4]
+
+    refused = layout("tied_conflict")
+    assert refused.returncode == 2
+    assert "table" in refused.stderr and "multiple users" in refused.stderr
+
+
+def test_a_strategy_of_the_network_that_cannot_be_is_refused_with_exit_code_2(tmp_path):
+    (tmp_path / "net.py").write_text(
+        "import mindspore as ms\n"
+        "import numpy as np\n"
+        "from mindspore import nn, ops\n"
+        "class Net(nn.Cell):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.relu = ops.ReLU().shard(((3, 1),))\n"
+        "    def construct(self, x):\n"
+        "        return self.relu(x)\n"
+        "def data(): return ms.Tensor(np.ones((8, 4), np.float32))\n"
+    )
+    done = launch(
+        *("--ranks", 8, "--device", "cpu", "--output", tmp_path / "out"),
+        *("--network", f"{tmp_path}/net.py:Net", "--predict-data", f"{tmp_path}/net.py:data"),
+    )
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "ReLU" in done.stderr and "3" in done.stderr
+
+
+def test_a_network_without_weights_or_checkpoint_runs(tmp_path):
+    (tmp_path / "net.py").write_text(
+        "import numpy as np\n"
+        "from mindspore import nn\n"
+        "class Net(nn.Cell):\n"
+        "    def construct(self, x):\n"
+        "        return x * 2, x.sum()\n"
+        "def data():\n"
+        "    for i in range(3):\n"
+        "        yield np.full((8, 4), i, np.float32)\n"
+    )
+    done = launch(
+        *("--ranks", 4, "--device", "cpu", "--output", tmp_path / "out"),
+        *("--network", f"{tmp_path}/net.py:Net", "--predict-data", f"{tmp_path}/net.py:data"),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    first = np.load(tmp_path / "out" / "predictions_0.npy")
+    np.testing.assert_array_equal(first, np.repeat([0, 2, 4], 8)[:, None] * np.ones((24, 4)))
+    np.testing.assert_array_equal(np.load(tmp_path / "out" / "predictions_1.npy"), [0, 32, 64])
