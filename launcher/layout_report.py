@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from launcher.child import python_module, with_our_code
 from launcher.errors import LayoutReportError
 from launcher.job import Job
 from launcher.placement import clean_environment
 from workers.resharding.layout import Layout
 
-CHILD = (sys.executable, "-m", "workers.layout_report")
+CHILD = python_module("workers.layout_report")
 DEADLINE_EXIT_CODE = 124
 
 
@@ -45,7 +45,7 @@ def ask(job: Job, rank_size: int, environment: Mapping[str, str], threads: int) 
             input=json.dumps(request),
             capture_output=True,
             text=True,
-            env=clean_environment(environment, threads),
+            env=with_our_code(clean_environment(environment, threads)),
             timeout=job.timeout,
         )
     except subprocess.TimeoutExpired as error:

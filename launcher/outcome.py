@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from workers.protocol import RankReport
@@ -43,4 +43,4 @@ class Outcome:
     reports: Mapping[int, RankReport]  # of the ranks that said done
     outputs: tuple[Path, ...]  # verified predictions, one file per output of the network
     batches: int  # verified batches
-    partial: tuple[Path, ...] = field(default=())  # of a failed run: the verified batches
+    partial: tuple[Path, ...] = ()  # of a failed run: the verified batches

@@ -61,9 +61,11 @@ def _failure(result: Result, cause: RootCause) -> Iterator[str]:
         yield "last lines of its traceback:"
         yield from (f"  {line}" for line in _last_lines(cause.traceback, TRACEBACK_LINES))
     yield f"log: {short(cause.log)}"
-    if result.followers:
+    if result.followers and cause.rank is not None:
         what = plural(result.followers, "other rank")
         yield f"{what} merely followed: stopped, or failed because of it"
+    elif result.followers:
+        yield f"{plural(result.followers, 'rank')} had to be stopped"
     for path in result.partial:
         yield f"kept: {short(path)} ({plural(result.batches, 'batch')} that had been verified)"
 

@@ -49,8 +49,9 @@ class ForkServer:
     def serve(self) -> None:
         """Do what the launcher says until it hangs up; then leave no process behind."""
         self._channel.send(event="ready")
+        sources: list[Channel | socket.socket] = [self._channel, self._wakeup]
         while not self._channel.closed:
-            readable, _, _ = select.select([self._channel, self._wakeup], [], [])
+            readable, _, _ = select.select(sources, [], [])
             if self._wakeup in readable:
                 self._wakeup.recv(1 << 10)
                 self._bury_the_dead()
@@ -62,8 +63,9 @@ class ForkServer:
     def _obey(self, command: dict[str, Any]) -> None:
         if command["do"] == "start":
             self._start(WorkerSpec.from_json(command["spec"]))
+            return
         for pid, rank in self._ranks.items():
-            if command["do"] == "signal" and rank == command["rank"]:  # else it has just ended
+            if rank == command["rank"]:  # else it has just ended
                 os.kill(pid, command["signal"])
 
     def _start(self, spec: WorkerSpec) -> None:
@@ -108,12 +110,9 @@ class ForkServer:
                     signal=max(-code, 0),
                 )
 
-    def _end_ranks(self) -> None:
-        """Kill the ranks and whatever they started, also what left their sessions."""
-        for pid in self._ranks:
-            _kill_group(pid)
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)  # it may not have had time to make its group
+    @staticmethod
+    def _end_ranks() -> None:
+        """Kill the ranks and whatever they have started, also what has left their groups."""
         while descendants := psutil.Process().children(recursive=True):
             for process in descendants:
                 with suppress(psutil.NoSuchProcess):

@@ -85,11 +85,12 @@ def test_no_rank_is_blamed_for_a_deadline(make_result: MakeResult, cause: RootCa
         traceback="",
         exit_code=124,
     )
-    lines = summary.failure(make_result(exit_code=124, cause=late))
+    lines = summary.failure(make_result(exit_code=124, cause=late, followers=8))
     assert lines == [
         "failed: Deadline (exit code 124)",
         "  ranks 2, 5 were still in load after 600 s",
         "log: /out/logs/rank_1.log",
+        "8 ranks had to be stopped",
     ]
 
 

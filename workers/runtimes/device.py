@@ -16,9 +16,9 @@ import numpy as np
 from workers.errors import InputError
 from workers.runtimes.predict_layout import parse_predict_layout
 from workers.runtimes.runtime import WantedParameter
-from workers.tensors import to_arrays, to_tensor
 from workers.runtimes.user_code import make_batches, make_network
 from workers.spec import WorkerSpec
+from workers.tensors import to_arrays, to_tensor
 
 TARGETS = {"ascend": "Ascend", "gpu": "GPU"}  # the job's word -> MindSpore's device_target
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from workers.resharding.layout import Layout
 from workers.runtimes.runtime import WantedParameter
-from workers.tensors import to_arrays, to_tensor
 from workers.runtimes.user_code import make_batches, make_network
 from workers.spec import WorkerSpec
+from workers.tensors import to_arrays, to_tensor
 
 
 class SingleRuntime:

@@ -11,8 +11,8 @@ from mindspore import nn
 from workers.data import batches_of
 from workers.entry_point import load_entry_point
 from workers.errors import InputError
-from workers.tensors import to_tensor
 from workers.spec import WorkerSpec
+from workers.tensors import to_tensor
 
 
 class NetworkError(InputError):
