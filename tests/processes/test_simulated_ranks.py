@@ -179,3 +179,35 @@ def test_a_network_without_weights_or_checkpoint_runs(tmp_path):
     first = np.load(tmp_path / "out" / "predictions_0.npy")
     np.testing.assert_array_equal(first, np.repeat([0, 2, 4], 8)[:, None] * np.ones((24, 4)))
     np.testing.assert_array_equal(np.load(tmp_path / "out" / "predictions_1.npy"), [0, 32, 64])
+
+
+def test_a_shorter_last_batch_is_predicted_too(tmp_path):
+    (tmp_path / "net.py").write_text(
+        "import numpy as np\n"
+        "import mindspore as ms\n"
+        "from mindspore import nn, Parameter, Tensor\n"
+        "class Net(nn.Cell):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.dense = nn.Dense(4, 2, has_bias=False)\n"
+        "        self.rows = Parameter(Tensor(np.zeros((8, 1), np.float32)), name='rows')\n"
+        "    def construct(self, x):\n"
+        "        return self.dense(x) + self.rows[: x.shape[0]]\n"
+        "def data():\n"
+        "    for count in (8, 8, 6, 8, 6):\n"
+        "        yield np.arange(count * 4, dtype=np.float32).reshape(count, 4)\n"
+    )
+    from workers.resharding.checkpoint_file import write_checkpoint
+
+    weight = np.arange(8, dtype=np.float32).reshape(2, 4)
+    rows = np.arange(8, dtype=np.float32)[:, None]
+    write_checkpoint(tmp_path / "whole.ckpt", {"dense.weight": weight, "rows": rows})
+    done = launch(
+        *("--ranks", 4, "--device", "cpu", "--output", tmp_path / "out"),
+        *("--network", f"{tmp_path}/net.py:Net", "--predict-data", f"{tmp_path}/net.py:data"),
+        *("--checkpoint", tmp_path / "whole.ckpt"),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    inputs = [np.arange(n * 4, dtype=np.float32).reshape(n, 4) for n in (8, 8, 6, 8, 6)]
+    wanted = np.concatenate([x @ weight.T + rows[: len(x)] for x in inputs])
+    np.testing.assert_allclose(np.load(tmp_path / "out" / "predictions.npy"), wanted)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 Cell = tuple[int, ...]  # for each dim, the index of a part
 
@@ -18,14 +17,6 @@ class Grid:
 
     counts: tuple[int, ...]  # parts per dim; optimizer shards are the minor split of dim 0
     cells: tuple[Cell, ...]  # cells[local rank]
-
-    @cached_property
-    def holders(self) -> Mapping[Cell, tuple[int, ...]]:
-        """The local ranks that store each cell, in order: they are replicas."""
-        found: dict[Cell, tuple[int, ...]] = {}
-        for local, cell in enumerate(self.cells):
-            found[cell] = (*found.get(cell, ()), local)
-        return found
 
 
 def make_grid(

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left, bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
 from workers.resharding.errors import LayoutError
+from workers.resharding.grid import Cell, Grid, make_grid
 from workers.resharding.region import Region
 
 _MOST_RANKS = 1 << 20  # of a stage; more than that is damage
@@ -98,26 +100,96 @@ class Layout:
         return _divide(self, full_shape, self.split_counts)
 
     def full_shape(self, stored_slice_shape: Sequence[int]) -> tuple[int, ...]:
-        """Return the shape of the parameter whose stored slices, all alike, have this shape."""
+        """Return the shape of the parameter of which a stored slice has this shape."""
         counts = _grid(self).counts
         if len(stored_slice_shape) != len(counts):
             raise LayoutError(_wrong_ndim(self, stored_slice_shape), str(self))
-        return tuple(size * parts for size, parts in zip(stored_slice_shape, counts))
+        shape = tuple(size * parts for size, parts in zip(stored_slice_shape, counts))
+        return (sum(self.split_sizes), *shape[1:]) if self.split_sizes else shape
 
-    def region(self, rank: int, full_shape: Sequence[int]) -> Region:
-        """Return what a global rank stores, optimizer shards included.
+    def boxes(self, rank: int, full_shape: Sequence[int]) -> tuple[Region, ...]:
+        """Return what a global rank stores: the rows of each box follow those of the one before.
+
+        It is one box, but for a parameter with fields: of each field the rank stores a box.
 
         Raises:
             LayoutError: the rank stores nothing of the parameter, or the shape cannot be cut
-                into equal parts.
+                into the parts of the layout.
         """
         stage, local = divmod(rank, self.stage_size)
         if stage not in self.stages:
             raise LayoutError(f"rank {rank} stores nothing of this parameter", str(self))
-        grid = _grid(self)
-        size = _divide(self, full_shape, grid.counts)
-        start = tuple(map(int.__mul__, grid.cells[local], size))
-        return Region(start, tuple(map(int.__add__, start, size)))
+        box = _box(_grid(self).cells[local], self._edges(full_shape))
+        if self.field_size < 2:
+            return (box,)
+        rows = full_shape[0] // self.field_size
+        return tuple(box.shifted(field * rows) for field in range(self.field_size))
+
+    def region(self, rank: int, full_shape: Sequence[int]) -> Region:
+        """Return the one box that a global rank stores, optimizer shards included.
+
+        Raises:
+            LayoutError: as for ``boxes``, or there are several.
+        """
+        first, *more = self.boxes(rank, full_shape)
+        if more:
+            raise LayoutError("field slices are several boxes, not one", str(self))
+        return first
+
+    def stored_shape(self, rank: int, full_shape: Sequence[int]) -> tuple[int, ...]:
+        """Return the shape of the slice that a global rank stores."""
+        boxes = self.boxes(rank, full_shape)
+        first = boxes[0].shape
+        return (first[0] * len(boxes), *first[1:]) if len(boxes) > 1 else first
+
+    def sources(
+        self,
+        wanted: Region,
+        full_shape: Sequence[int],
+        nearest: int,
+        among: Collection[int] | None = None,
+    ) -> dict[int, Region]:
+        """Return the ranks to read ``wanted`` from, each with the one box that it stores.
+
+        Of ranks that store the same, it is the one nearest to ``nearest``, the lower in a tie.
+        What this costs depends on the parts that ``wanted`` touches, not on the number of ranks.
+
+        Args:
+            among: the ranks that may be read; None for all.
+        """
+        edges, holders = self._edges(full_shape), _holders(self)
+        touched = (
+            range(bisect_right(edge, first) - 1, bisect_left(edge, last))
+            for edge, first, last in zip(edges, wanted.start, wanted.stop)
+        )
+        found = {}
+        for cell in itertools.product(*touched):
+            ranks = holders.get(cell, ())
+            if among is not None:
+                ranks = tuple(rank for rank in ranks if rank in among)
+            if ranks:
+                found[_nearest(ranks, nearest)] = _box(cell, edges)
+        return found
+
+    def _edges(self, full_shape: Sequence[int]) -> list[Sequence[int]]:
+        """Return for each dim where its parts begin, and where the last one ends."""
+        counts = _grid(self).counts
+        sizes = _divide(self, full_shape, (1, *counts[1:]) if self.split_sizes else counts)
+        if self.split_sizes and sum(self.split_sizes) != sizes[0]:
+            reason = f"the parts have {sum(self.split_sizes)} rows, the tensor has {sizes[0]}"
+            raise LayoutError(reason, str(self))
+        if self.field_size and sizes[0] % self.field_size:
+            reason = f"dim 0 of shape {list(full_shape)} cannot be cut into {self.field_size} fields"
+            raise LayoutError(reason, str(self))
+        if self.field_size:
+            sizes = (sizes[0] // self.field_size, *sizes[1:])
+        edges: list[Sequence[int]] = [
+            range(0, size * parts + 1, size) if size else (0,) * (parts + 1)
+            for size, parts in zip(sizes, counts)
+        ]
+        if self.split_sizes:
+            edges[0] = tuple(itertools.accumulate(self.split_sizes, initial=0))
+        return edges
 
     def regions(self, full_shape: Sequence[int]) -> Mapping[int, Region]:
         """Return the region of every rank that stores a part."""
@@ -139,46 +211,56 @@ class Layout:
         return replace(self, axes=ways[0])
 
     def __str__(self) -> str:
-        shards = f", optimizer shards {self.optimizer_shard}" if self.optimizer_shard else ""
+        parts: dict[str, object] = {
+            "optimizer shards": self.optimizer_shard,
+            "fields": self.field_size,
+            "rows": list(self.split_sizes),
+        }
+        rest = "".join(f", {name} {value}" for name, value in parts.items() if value)
         return (
-            f"device matrix {list(self.device_matrix)}, tensor map {self.nested_tensor_map}{shards}"
+            f"device matrix {list(self.device_matrix)}, tensor map {self.nested_tensor_map}{rest}"
         )
 
 
-@dataclass(frozen=True)
-class _Grid:
-    """The parameter as a grid of equal parts, and the part that each rank of a stage stores."""
-
-    counts: tuple[int, ...]  # parts per dim; optimizer shards are the minor split of dim 0
-    cells: tuple[tuple[int, ...], ...]  # for each local rank, the position of its part
+@lru_cache(maxsize=4096)
+def _grid(layout: Layout) -> Grid:
+    try:
+        grid = make_grid(layout.device_matrix, layout.axes, layout.optimizer_shard)
+    except ValueError as error:
+        raise LayoutError(str(error), str(layout)) from error
+    fields, sizes = layout.field_size, layout.split_sizes
+    if not (fields or sizes):
+        return grid
+    if fields < 0 or not grid.counts or layout.optimizer_shard or (fields and sizes):
+        reason = "fields, slices of unequal size and optimizer shards exclude each other"
+        raise LayoutError(reason, str(layout))
+    if sizes and (len(sizes) != grid.counts[0] or min(sizes) < 0):
+        reason = f"it cuts dim 0 into {grid.counts[0]} parts, not into {list(sizes)}"
+        raise LayoutError(reason, str(layout))
+    return grid
 
 
 @lru_cache(maxsize=4096)
-def _grid(layout: Layout) -> _Grid:
-    if layout.field_size or layout.split_sizes:
-        raise LayoutError("field slices and slices of unequal size are not supported", str(layout))
-    counts = layout.split_counts
-    positions = itertools.product(*map(range, layout.device_matrix))
-    cells = [tuple(_part(layout, dim, position) for dim in layout.axes) for position in positions]
-    if layout.optimizer_shard == 0:
-        return _Grid(counts, tuple(cells))
-    replicas = layout.stage_size // math.prod(counts)
-    shards = replicas if layout.optimizer_shard == -1 else layout.optimizer_shard
-    if not counts or shards < 1 or replicas % shards:
-        raise LayoutError(f"{replicas} replicas cannot be cut into these shards", str(layout))
-    seen: Counter[tuple[int, ...]] = Counter()  # replicas so far, in the order of ranks
-    for local, cell in enumerate(cells):
-        cells[local] = (cell[0] * shards + seen[cell] % shards, *cell[1:])
-        seen[cell] += 1
-    return _Grid((counts[0] * shards, *counts[1:]), tuple(cells))
+def _holders(layout: Layout) -> Mapping[Cell, tuple[int, ...]]:
+    """Return the global ranks that store each cell, in order: they are replicas."""
+    cells = _grid(layout).cells
+    found: dict[Cell, list[int]] = defaultdict(list)
+    for rank in layout.ranks:
+        found[cells[rank % layout.stage_size]].append(rank)
+    return {cell: tuple(ranks) for cell, ranks in found.items()}
 
 
-def _part(layout: Layout, dim: tuple[int, ...], position: tuple[int, ...]) -> int:
-    """Return the index of the part of one dim that the device at ``position`` stores."""
-    index = 0
-    for axis in dim:
-        index = index * layout.device_matrix[axis] + position[axis]
-    return index
+def _box(cell: Cell, edges: Sequence[Sequence[int]]) -> Region:
+    return Region(
+        tuple(edge[part] for edge, part in zip(edges, cell)),
+        tuple(edge[part + 1] for edge, part in zip(edges, cell)),
+    )
+
+
+def _nearest(ranks: Sequence[int], to: int) -> int:
+    """Return the one of some ranks, in order, that is nearest; the lower in a tie."""
+    place = bisect_left(ranks, to)
+    return min(ranks[max(place - 1, 0) : place + 1], key=lambda rank: abs(rank - to))
 
 
 @lru_cache(maxsize=4096)

@@ -41,6 +41,11 @@ class Region:
             tuple(map(sub, self.start, origin.start)), tuple(map(sub, self.stop, origin.start))
         )
 
+    def shifted(self, rows: int) -> Region:
+        """Return the same box, ``rows`` further along dim 0."""
+        start, stop = (self.start[0] + rows, *self.start[1:]), (self.stop[0] + rows, *self.stop[1:])
+        return Region(start, stop)
+
     def as_slices(self) -> tuple[slice, ...]:
         """Return the index that cuts this box out of an array."""
         return tuple(map(slice, self.start, self.stop))
@@ -75,6 +80,21 @@ def _within_row(shape: tuple[int, ...], index: int, first: int, last: int) -> It
     offset = index * math.prod(shape[1:])
     for box in flat_boxes(shape[1:], first - offset, last - offset):
         yield Region((index, *box.start), (index + 1, *box.stop))
+
+
+def row_blocks(shape: tuple[int, ...], most: int) -> Iterator[Region]:
+    """Yield boxes of at most ``most`` elements, each a run of memory, that together are a tensor."""
+    row = math.prod(shape[1:])
+    if not shape or math.prod(shape) <= most:
+        yield Region.whole(shape)
+    elif row <= most:
+        rest, step = shape[1:], most // row
+        for first in range(0, shape[0], step):
+            yield Region((first, *(0 for _ in rest)), (min(first + step, shape[0]), *rest))
+    else:
+        for index in range(shape[0]):
+            for box in row_blocks(shape[1:], most):
+                yield Region((index, *box.start), (index + 1, *box.stop))
 
 
 def first_overlap(boxes: Sequence[Region]) -> tuple[int, int] | None:

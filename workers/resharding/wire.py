@@ -87,8 +87,8 @@ def read_varint(source: Source, position: int, stop: int) -> tuple[int, int]:
     raise WireError(position, "a number does not end")
 
 
-def integers(source: Source, field: Field) -> list[int]:
-    """Return the numbers of a repeated integer field, packed or not."""
+def integers(source: Source, field: Field, most: int = 1 << 20) -> list[int]:
+    """Return the numbers of a repeated integer field, packed or not; no more than ``most``."""
     if field.wire_type == VARINT:
         return [signed(field.value)]
     if field.wire_type != BYTES:
@@ -97,6 +97,8 @@ def integers(source: Source, field: Field) -> list[int]:
     while position < field.stop:
         value, position = read_varint(source, position, field.stop)
         numbers.append(signed(value))
+        if len(numbers) > most:
+            raise WireError(field.start, f"field {field.number} has more than {most} numbers")
     return numbers
 
 

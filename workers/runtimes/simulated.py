@@ -12,7 +12,6 @@ from typing import Any
 import mindspore
 import numpy as np
 
-from workers.errors import InputError
 from workers.runtimes.runtime import WantedParameter
 from workers.runtimes.user_code import make_batches, make_network
 from workers.spec import WorkerSpec
@@ -21,6 +20,8 @@ from workers.spmd.execute import RankProgram
 from workers.spmd.mesh import Mesh
 from workers.spmd.partition import partition
 from workers.spmd.program import Program
+
+_Shapes = tuple[tuple[tuple[int, ...], str], ...]  # shape and dtype of each input of a batch
 
 
 class SimulatedRuntime:
@@ -31,18 +32,16 @@ class SimulatedRuntime:
         self._network: Any = None
         self._batches: Iterator[tuple[Any, ...]] = iter(())
         self._first: tuple[Any, ...] = ()
-        self._program: Program | None = None
+        self._program: Program | None = None  # of the first batch: it decides where slices lie
         self._slices: Mapping[str, np.ndarray] = {}
-        self._rank_program: RankProgram | None = None
+        self._prepared: dict[_Shapes, RankProgram] = {}
         self._mesh: Mesh | None = None
 
     def open(self) -> None:
         """Set the parallel context; under it, build the network and its first input."""
-        spec = self._spec
-        mindspore.runtime.dispatch_threads_num(spec.threads)
-        set_parallel_context(spec.rank, spec.rank_size, spec.strategy)
-        self._network = make_network(spec)
-        self._first, self._batches = make_batches(spec)
+        mindspore.runtime.dispatch_threads_num(self._spec.threads)
+        self._network = self._build()
+        self._first, self._batches = make_batches(self._spec)
 
     def divide(self) -> Program:
         """Compile the network and divide it; afterwards only the program is left of it."""
@@ -62,37 +61,50 @@ class SimulatedRuntime:
         self._slices = slices
 
     def compile(self) -> None:
-        """Meet the other ranks and prepare this rank's steps."""
+        """Meet the other ranks and prepare this rank's steps for batches like the first."""
         assert self._program is not None  # the worker asked for the layout before
-        mindspore.set_context(mode=mindspore.PYNATIVE_MODE)
         spec = self._spec
         if spec.rank_size > 1:
             self._mesh = Mesh(spec.rank, spec.rank_size, spec.job_id)
-        self._rank_program = RankProgram(self._program, spec.rank, self._mesh)
-        self._rank_program.load(self._slices)
+        self._prepared[_shapes(self._first)] = self._prepare(self._program)
 
     def batches(self) -> Iterator[tuple[Any, ...]]:
         """Yield the inputs of each prediction, in the order of the user's data."""
         return self._batches
 
     def predict(self, batch: tuple[Any, ...]) -> tuple[np.ndarray, ...]:
-        """Run the program on one batch. Blocks until the other ranks do."""
-        assert self._rank_program is not None  # compile() comes first
-        wanted, found = _shapes(self._first), _shapes(batch)
-        if wanted != found:
-            raise InputError(
-                f"{self._spec.predict_data}: a batch has the shapes {found}, but the program was"
-                f" made for the first batch, {wanted}; give batches of one shape"
-            )
-        return self._rank_program.run(batch)
+        """Run the program on one batch. Blocks until the other ranks do.
+
+        A batch of other shapes, a shorter last one say, gets a program of its own.
+        """
+        shapes = _shapes(batch)
+        if shapes not in self._prepared:
+            assert self._program is not None
+            at_rest = {name: placed.layout for name, placed in self._program.parameters.items()}
+            graph = capture(self._build(), batch)
+            program = partition(graph, self._spec.rank_size, at_rest)
+            self._prepared[shapes] = self._prepare(program)
+        return self._prepared[shapes].run(batch)
 
     def close(self) -> None:
         """Hang up on the other ranks and let go of the slices."""
         if self._mesh is not None:
             self._mesh.close()
-        self._mesh = self._rank_program = None
+        self._mesh = None
+        self._prepared.clear()
         self._slices = {}
 
+    def _build(self) -> mindspore.nn.Cell:
+        spec = self._spec
+        set_parallel_context(spec.rank, spec.rank_size, spec.strategy)
+        return make_network(spec)
 
-def _shapes(batch: tuple[Any, ...]) -> list[tuple[tuple[int, ...], str]]:
-    return [(tuple(x.shape), str(x.dtype)) for x in batch]
+    def _prepare(self, program: Program) -> RankProgram:
+        mindspore.set_context(mode=mindspore.PYNATIVE_MODE)
+        prepared = RankProgram(program, self._spec.rank, self._mesh)
+        prepared.load(self._slices)
+        return prepared
+
+
+def _shapes(batch: tuple[Any, ...]) -> _Shapes:
+    return tuple((tuple(x.shape), str(x.dtype)) for x in batch)

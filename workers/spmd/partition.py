@@ -19,16 +19,22 @@ from workers.spmd.simplify import simplify
 from workers.spmd.strategy import Division, divide, unknown_division
 
 
-def partition(graph: Graph, devices: int) -> Program:
+def partition(
+    graph: Graph, devices: int, at_rest: Mapping[str, Layout] = MappingProxyType({})
+) -> Program:
     """Return the parallel program of a network on ``devices`` ranks.
 
     The inputs are whole on every rank (``full_batch``) and so are the outputs.
+
+    Args:
+        at_rest: where parameters lie already; each use redistributes them as it needs. Without
+            an entry here, the operators decide where a parameter lies.
 
     Raises:
         StrategyError: MindSpore would refuse an operator's strategy.
         ParameterConflictError: two operators want a parameter in different layouts.
     """
-    return _Partition(graph, devices).run()
+    return _Partition(graph, devices, at_rest).run()
 
 
 def whole_layout(devices: int, dims: int) -> Layout:
@@ -39,7 +45,7 @@ def whole_layout(devices: int, dims: int) -> Layout:
 class _Partition:
     """Walks the operators in order; ``placed`` knows where each value is, step by step."""
 
-    def __init__(self, graph: Graph, devices: int) -> None:
+    def __init__(self, graph: Graph, devices: int, at_rest: Mapping[str, Layout]) -> None:
         self.graph, self.devices = simplify(graph), devices
         self.steps: list[Step] = []
         self.operators: list[Operator] = []
@@ -48,6 +54,9 @@ class _Partition:
         self.users: dict[str, Node] = {}  # the operator that gave a parameter its layout
         self.cast: dict[str, Node] = {}  # casts of parameters, placed where they are first used
         self.parameters = {v.name: v for v in graph.parameters.values()}
+        self.at_rest = at_rest
+        for name, layout in at_rest.items():
+            self.placed[name] = Placed(self.parameters[name], layout)
         self.copies: dict[tuple[str, Layout], Placed] = {}
         self.uses: dict[str, list[Node]] = {}
         for node in self.graph.nodes:
@@ -192,7 +201,7 @@ class _Partition:
             if value.name not in self.placed:
                 operands = (self._bring(source, layout), *cast.inputs[1:])
                 self._compute(cast, operands, (Placed(value, layout),))
-        elif value.name in self.parameters:
+        elif value.name in self.parameters and value.name not in self.at_rest:
             held = self.placed.setdefault(value.name, Placed(value, layout))
             first = self.users.setdefault(value.name, user)
             if not same_slices(held.layout, layout, value.shape):
