@@ -50,11 +50,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     command, rest = _split(sys.argv[1:] if argv is None else argv)
     parser = make_parser(command)
     flags = vars(parser.parse_args(rest))
-    path, as_json = flags.pop("job"), flags.pop("json", False)
+    path = flags.pop("job")
+    shown: dict[str, bool] = {
+        name: flags.pop(name) for name in ("as_json", "program") if name in flags
+    }
+    as_json = "as_json" in shown
     if str(path) in COMMANDS:
         parser.error(f"a command comes first: python -m launcher {path} ...")
     try:
-        return _carry_out(command, path, flags, as_json)
+        return _carry_out(command, path, flags, shown)
     except LauncherError as error:
         print(f"launcher: {error}", file=sys.stderr)
         if as_json:
@@ -83,7 +87,9 @@ def make_parser(command: str) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"launcher {__version__}")
-    parser.add_argument("--json", action="store_true", help="print JSON for programs")
+    parser.add_argument(
+        "--json", dest="as_json", action="store_true", help="print JSON for programs"
+    )
     parser.add_argument(
         "job",
         nargs="?",
@@ -93,7 +99,11 @@ def make_parser(command: str) -> argparse.ArgumentParser:
         help="job file; its keys are the flags, with _ for -",
     )
     _add_network_flags(parser)
-    if command != "layout":
+    if command == "layout":
+        parser.add_argument(
+            "--program", action="store_true", help="print operators and collectives too"
+        )
+    else:
         _add_weight_flags(parser)
         _add_place_flags(parser)
     return parser
@@ -152,14 +162,16 @@ def _split(argv: Sequence[str]) -> tuple[str, Sequence[str]]:
     return "run", argv
 
 
-def _carry_out(command: str, path: Path | None, flags: dict[str, Any], as_json: bool) -> int:
+def _carry_out(
+    command: str, path: Path | None, flags: dict[str, Any], shown: dict[str, bool]
+) -> int:
     from launcher.job import load_job
 
     if path is None and "network" not in flags and DEFAULT_JOB.is_file():
         path = DEFAULT_JOB
-        shown = os.path.relpath(path)
-        print(f"no job given: this is {shown}", file=sys.stderr if as_json else sys.stdout)
+        stream = sys.stderr if "as_json" in shown else sys.stdout
+        print(f"no job given: this is {os.path.relpath(path)}", file=stream)
     job = load_job(path, flags)
     module = importlib.import_module(COMMANDS[command][0])
-    exit_code: int = module.execute(job, as_json)
+    exit_code: int = module.execute(job, **shown)
     return exit_code

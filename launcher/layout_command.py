@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
@@ -17,17 +17,29 @@ from launcher.job import Job
 from launcher.launch import read_rank_table
 from launcher.placement import resolve_table
 from launcher.preflight import check_entry_points
+from launcher.text import size
 
 
-def execute(job: Job, as_json: bool) -> int:
-    """Print the predict layouts in MindSpore's conventions, as a table or as JSON."""
+def execute(job: Job, as_json: bool = False, program: bool = False) -> int:
+    """Print the predict layouts in MindSpore's conventions, as a table or as JSON.
+
+    Args:
+        program: print the operators with their strategies and the collectives too.
+    """
     rank_size = resolve_table(job, read_rank_table(job)).rank_size
     check_entry_points(job)
     report = layout_report.ask(job, rank_size, os.environ, threads=look_around().cores)
     if as_json:
-        print(json.dumps(report, indent=2))
-    else:
-        make_console(sys.stdout).print(parameter_table(report["parameters"]))
+        shown = report if program else {"parameters": report["parameters"]}
+        print(json.dumps(shown, indent=2))
+        return 0
+    console = make_console(sys.stdout)
+    console.print(parameter_table(report["parameters"]))
+    if program:
+        console.print()
+        console.print(operator_table(report["operators"]))
+        console.print()
+        console.print(collective_table(report["collectives"]))
     return 0
 
 
@@ -39,4 +51,28 @@ def parameter_table(parameters: Mapping[str, Any]) -> Table:
     for name, item in parameters.items():
         shapes = (item[key] for key in ("full_shape", "slice_shape", "device_matrix", "tensor_map"))
         table.add_row(name, item["dtype"], *map(str, shapes))
+    return table
+
+
+def operator_table(operators: Sequence[Mapping[str, Any]]) -> Table:
+    """Return a row for each operator, in the order in which they run."""
+    table = Table(box=None, pad_edge=False)
+    for title in ("operator", "where", "strategy", ""):
+        table.add_column(title)
+    for item in operators:
+        remarks = ["generated"] * item["generated"] + ["runs whole"] * (not item["sliced"])
+        strategy = ", ".join(map(str, item["strategy"]))
+        table.add_row(item["op"], item["scope"], strategy, ", ".join(remarks))
+    return table
+
+
+def collective_table(collectives: Sequence[Mapping[str, Any]]) -> Table:
+    """Return a row for each collective of rank 0, with the bytes that it gets from others."""
+    table = Table(box=None, pad_edge=False)
+    for title in ("collective", "ranks", "bytes", "after", "before"):
+        table.add_column(title)
+    for item in collectives:
+        ends = (item["after"] or "input", item["before"] or "output")
+        ranks = "-".join(map(str, item["ranks"]))
+        table.add_row(item["op"], ranks, size(item["bytes"]), *ends)
     return table

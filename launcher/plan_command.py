@@ -17,7 +17,7 @@ from launcher.console import make_console
 from launcher.errors import JobError, Problem
 from launcher.job import Job
 from launcher.launch import Prepared, prepare
-from launcher.layout_command import parameter_table
+from launcher.layout_command import collective_table, parameter_table
 from launcher.text import plural, size
 from workers.resharding.checkpoint import SlicedCheckpoint
 from workers.resharding.errors import ReshardError
@@ -64,7 +64,7 @@ class Plan:
         }
 
 
-def execute(job: Job, as_json: bool) -> int:
+def execute(job: Job, as_json: bool = False) -> int:
     """Print the plan; only a child that works out the layouts is started, no rank."""
     prepared = prepare(job, os.environ)
     plan = make_plan(prepared, os.environ)
@@ -112,6 +112,9 @@ def _print(plan: Plan, environment: Mapping[str, str], console: Console) -> None
     if plan.report["parameters"]:
         console.print()
         console.print(parameter_table(plan.report["parameters"]))
+    if plan.report["collectives"]:
+        console.print()
+        console.print(collective_table(plan.report["collectives"]))
     console.print()
     _print_lines(_program(plan.report), console)
     _print_lines(_files(plan.prepared), console)
@@ -155,8 +158,9 @@ def _program(report: Mapping[str, Any]) -> Iterator[str]:
     """Yield what the ranks tell each other, and which operators have no parallel form."""
     kinds = [entry["op"] for entry in report["collectives"]]
     counted = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
+    moved = size(sum(entry["bytes"] for entry in report["collectives"]))
     operators = plural(len(report["operators"]), "operator")
-    yield f"program     {operators}; collectives: {counted or 'none'}"
+    yield f"program     {operators}; collectives: {counted or 'none'}; {moved} to rank 0 a batch"
     for operator in report["operators"]:
         if not operator["sliced"]:
             yield f"            {operator['op']} ({operator['scope']}) runs on gathered inputs"

@@ -13,7 +13,7 @@ from launcher.launch import prepare, start
 from launcher.progress import Progress
 
 
-def execute(job: Job, as_json: bool) -> int:
+def execute(job: Job, as_json: bool = False) -> int:
     """Run the job; standard output gets the result, as JSON or as text, and nothing else gets JSON.
 
     A failure is told on standard error, whatever the format of the result.

@@ -7,12 +7,16 @@ input, writes the report on standard output; what the user's code prints goes to
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
+from collections.abc import Iterator
 from typing import Any
 
-from workers.resharding.layout import Layout
-from workers.spmd.program import Program, Redistribute, Reduce
+from workers.resharding.dtypes import STORAGE
+from workers.spmd.graph import Node
+from workers.spmd.partition import values_of, whole_layout
+from workers.spmd.program import Compute, Placed, Program, Reduce
 from workers.spmd.redistribution import plan_redistribution, reduction_groups
 
 
@@ -20,14 +24,14 @@ def report(program: Program) -> dict[str, Any]:
     """Return the layouts, operators and collectives (as rank 0 sees them) of a program."""
     return {
         "parameters": {
-            name: {
-                "device_matrix": list(placed.layout.device_matrix),
-                "tensor_map": list(placed.layout.tensor_map),
-                "full_shape": list(placed.value.shape),
-                "slice_shape": list(placed.local.shape),
-                "dtype": placed.value.dtype,
-            }
+            name: _placed(placed) | {"dtype": placed.value.dtype}
             for name, placed in program.parameters.items()
+        },
+        "inputs": {
+            value.name.removeprefix("input:"): _placed(
+                Placed(value, whole_layout(program.devices, len(value.shape)))
+            )
+            for value in program.inputs
         },
         "operators": [
             {
@@ -39,30 +43,57 @@ def report(program: Program) -> dict[str, Any]:
             }
             for operator in program.operators
         ],
-        "collectives": [entry for step in program.steps for entry in _collective(step)],
+        "collectives": list(_collectives(program)),
     }
 
 
-def layout_of(item: dict[str, Any]) -> Layout:
-    """Return the layout that an entry of ``parameters`` describes."""
-    layout = Layout.from_tensor_map(item["device_matrix"], item["tensor_map"])
-    return layout.folded(len(item["full_shape"]))
+def _placed(placed: Placed) -> dict[str, Any]:
+    """Return items 0, 1, 6 and 2 of MindSpore's layout tuple."""
+    return {
+        "device_matrix": list(placed.layout.device_matrix),
+        "tensor_map": list(placed.layout.tensor_map),
+        "full_shape": list(placed.value.shape),
+        "slice_shape": list(placed.local.shape),
+    }
 
 
-def _collective(step: Any) -> list[dict[str, Any]]:
-    if isinstance(step, Reduce):
-        group = reduction_groups(step.source.layout, step.axes)[0]
-        return [_entry("AllReduce", group, step.after)]
-    if isinstance(step, Redistribute):
-        shape = step.source.value.shape
-        transfer = plan_redistribution(step.source.layout, step.target.layout, shape)[0]
-        if len(transfer.group) > 1:
-            return [_entry(transfer.kind, transfer.group, step.after)]
-    return []
+def _collectives(program: Program) -> Iterator[dict[str, Any]]:
+    """Yield what rank 0 does together with others, in the order of the program."""
+    for index, step in enumerate(program.steps):
+        if isinstance(step, Compute):
+            continue
+        if isinstance(step, Reduce):
+            op, group = "AllReduce", reduction_groups(step.source.layout, step.axes)[0]
+            elements = math.prod(step.source.local.shape)
+        else:
+            shape = step.source.value.shape
+            transfer = plan_redistribution(step.source.layout, step.target.layout, shape)[0]
+            op, group, elements = transfer.kind, transfer.group, transfer.elements_received
+        if len(group) > 1:
+            yield {
+                "op": op,
+                "ranks": list(group),
+                "rank_size": len(group),
+                "bytes": elements * STORAGE[step.source.value.dtype].itemsize,
+                "after": _op(step.after),
+                "before": _op(_next_user(program, index, step.target.value.name)),
+                "tensor": step.source.value.name,
+            }
 
 
-def _entry(op: str, group: tuple[int, ...], after: str) -> dict[str, Any]:
-    return {"op": op, "ranks": list(group), "rank_size": len(group), "after": after}
+def _op(node: Node | None) -> str | None:
+    return node.op if node is not None else None
+
+
+def _next_user(program: Program, index: int, name: str) -> Node | None:
+    """Return the first operator that reads a value; None when only the network's output has it."""
+    for number, step in enumerate(program.steps[index + 1 :], index + 1):
+        if isinstance(step, Compute):
+            if name in (value.name for value in values_of(step.node.inputs)):
+                return step.node
+        elif step.source.value.name == name:
+            return _next_user(program, number, step.target.value.name)
+    return None
 
 
 def main() -> int:

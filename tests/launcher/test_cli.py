@@ -24,7 +24,7 @@ def executed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, Job, b
     calls: list[tuple[str, Job, bool]] = []
 
     def load(module: str) -> SimpleNamespace:
-        def execute(job: Job, as_json: bool) -> int:
+        def execute(job: Job, as_json: bool = False) -> int:
             calls.append((module, job, as_json))
             return 0
 
@@ -42,7 +42,7 @@ def fails(monkeypatch: pytest.MonkeyPatch) -> type:
         error: BaseException = HostError("no device", "use --device cpu")
 
         @classmethod
-        def execute(cls, job: Job, as_json: bool) -> int:
+        def execute(cls, job: Job, as_json: bool = False) -> int:
             raise cls.error
 
     monkeypatch.setattr(cli, "importlib", SimpleNamespace(import_module=lambda module: Fails))

@@ -16,6 +16,12 @@ from launcher.job import Job
 
 MakeJob = Callable[..., Job]
 CASE = Path(__file__).parents[1] / "fixtures" / "matmul_2x4_col" / "train"
+
+def _collective(op: str, after: str, before: str | None) -> dict[str, Any]:
+    group = {"op": op, "ranks": [0, 1], "rank_size": 2, "bytes": 64}
+    return group | {"after": after, "before": before, "tensor": "y"}
+
+
 REPORT: dict[str, Any] = {
     "parameters": {
         "matmul_weight": {
@@ -31,9 +37,9 @@ REPORT: dict[str, Any] = {
         {"op": "Erfinv", "scope": "head", "strategy": [], "generated": True, "sliced": False},
     ],
     "collectives": [
-        {"op": "AllGather", "ranks": [0, 1], "rank_size": 2, "after": "MatMul (fc)"},
-        {"op": "AllReduce", "ranks": [0, 1], "rank_size": 2, "after": "MatMul (fc)"},
-        {"op": "AllGather", "ranks": [0, 1], "rank_size": 2, "after": "Erfinv (head)"},
+        _collective("AllGather", "MatMul", "Erfinv"),
+        _collective("AllReduce", "MatMul", "Erfinv"),
+        _collective("AllGather", "Erfinv", None),
     ],
 }
 ECHO = "import json, os, sys; request = json.load(sys.stdin); "
@@ -63,7 +69,18 @@ def test_layouts_are_printed_as_the_child_reports_them(
     job: Job, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert layout_command.execute(job, as_json=True) == 0
+    assert json.loads(capsys.readouterr().out) == {"parameters": REPORT["parameters"]}
+    assert layout_command.execute(job, as_json=True, program=True) == 0
     assert json.loads(capsys.readouterr().out) == REPORT
+
+
+def test_the_program_is_printed_as_tables(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
+    layout_command.execute(job, program=True)
+    lines = capsys.readouterr().out.splitlines()
+    (erfinv,) = [line for line in lines if line.startswith("Erfinv")]
+    assert erfinv.split() == ["Erfinv", "head", "generated,", "runs", "whole"]
+    (reduce,) = [line for line in lines if line.startswith("AllReduce")]
+    assert reduce.split() == ["AllReduce", "0-1", "64", "B", "MatMul", "Erfinv"]
 
 
 def test_layouts_are_printed_as_a_table(job: Job, capsys: pytest.CaptureFixture[str]) -> None:

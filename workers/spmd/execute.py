@@ -81,7 +81,8 @@ class RankProgram:
             move = partial(_copy_own, transfer.copies)
         else:
             assert self._mesh is not None  # more than one rank has a mesh
-            call = f"{transfer.kind} after {step.after} of {source.value.dtype}{list(shape)}"
+            origin = step.after or source.value.name
+            call = f"{transfer.kind} after {origin} of {source.value.dtype}{list(shape)}"
             move = partial(_exchange, self._mesh, transfer.group, transfer.copies, call)
 
         def redistribute(values: Values) -> None:

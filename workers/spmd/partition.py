@@ -50,7 +50,7 @@ class _Partition:
         self.steps: list[Step] = []
         self.operators: list[Operator] = []
         self.placed: dict[str, Placed] = {}  # values that some step has made, or the inputs
-        self.made_by: dict[str, str] = {}  # the operator that made a value, for reports
+        self.made_by: dict[str, Node] = {}  # the operator that made a value, for reports
         self.users: dict[str, Node] = {}  # the operator that gave a parameter its layout
         self.cast: dict[str, Node] = {}  # casts of parameters, placed where they are first used
         self.parameters = {v.name: v for v in graph.parameters.values()}
@@ -121,7 +121,7 @@ class _Partition:
         self._compute(node, operands, outputs, changes, looked_up, bool(partial))
         for placed in outputs if partial else ():
             source = Placed(_renamed(placed.value, "partial"), placed.layout)
-            self.steps.append(Reduce(source, placed, partial, signature.reduction, str(node)))
+            self.steps.append(Reduce(source, placed, partial, signature.reduction, node))
 
     def _unknown(self, node: Node) -> None:
         """Run an operator without a rule on whole tensors; only its parameters are divided."""
@@ -247,8 +247,7 @@ class _Partition:
         if key not in self.copies:
             target = Placed(_renamed(value, f"to{len(self.copies)}"), layout)
             self.copies[key] = target
-            after = self.made_by.get(value.name, value.name)
-            self.steps.append(Redistribute(held, target, after))
+            self.steps.append(Redistribute(held, target, self.made_by.get(value.name)))
         return self.copies[key].local
 
     def _compute(
@@ -272,7 +271,7 @@ class _Partition:
         self.steps.append(Compute(here, looked_up))
         for placed in outputs:
             self.placed[placed.value.name] = placed
-            self.made_by[placed.value.name] = str(node)
+            self.made_by[placed.value.name] = node
 
     def _whole(self, value: Value) -> Placed:
         return Placed(value, whole_layout(self.devices, len(value.shape)))

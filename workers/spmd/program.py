@@ -42,7 +42,7 @@ class Redistribute:
 
     source: Placed
     target: Placed
-    after: str  # the operator that made the tensor
+    after: Node | None  # the operator that made the tensor; None for inputs and parameters
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Reduce:
     target: Placed
     axes: tuple[int, ...]  # of the layout's device matrix
     how: str  # "sum", "mean", "max" or "min"
-    after: str
+    after: Node  # whose results are partial
 
 
 Step = Union[Compute, Redistribute, Reduce]
