@@ -17,6 +17,7 @@ from launcher.job import Job
 MakeJob = Callable[..., Job]
 CASE = Path(__file__).parents[1] / "fixtures" / "matmul_2x4_col" / "train"
 
+
 def _collective(op: str, after: str, before: str | None) -> dict[str, Any]:
     group = {"op": op, "ranks": [0, 1], "rank_size": 2, "bytes": 64}
     return group | {"after": after, "before": before, "tensor": "y"}
