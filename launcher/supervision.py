@@ -34,9 +34,10 @@ from workers.protocol import (
     PhaseEntered,
     Prediction,
     PredictionDigest,
+    Waiting,
 )
 
-DEADLINE_EXIT_CODE = 124
+DEADLINE, DEADLINE_EXIT_CODE = "Deadline", 124
 DUMP_S = 1.0  # for hung ranks to write their stacks, before they are told to end
 
 
@@ -54,6 +55,8 @@ class Supervision:
         self._batches = dict.fromkeys(self._ranks, 0)
         self._progress_s = dict.fromkeys(self._ranks, started_at_s)
         self._echo: Failed | None = None  # the first of them
+        self._run_is_late = False  # which deadline has passed: that of the run, or of a phase
+        self._waits: dict[int, Waiting] = {}  # what ranks said when it had passed
         # When something falls due, unless the run has ended before:
         self._total_s = started_at_s + limits.total_s
         self._blame_echo_s = math.inf
@@ -103,6 +106,8 @@ class Supervision:
 
     def _heard(self, message: Message, at_s: float) -> list[Send]:
         rank = message.rank
+        if isinstance(message, Waiting):
+            return self._waiting(message)
         self._progress_s[rank] = at_s
         match message:
             case PhaseEntered(_, phase):
@@ -193,27 +198,42 @@ class Supervision:
         return self._kill(at_s) if at_s >= self._kill_s else self._terminate(at_s)
 
     def _deadline(self, at_s: float) -> list[Send]:
-        """Blame the ranks that are furthest behind: the others may be waiting for them."""
+        """Ask the ranks what they wait for, and hear them out before they are told to end."""
+        self._terminate_s = at_s + DUMP_S
+        self._run_is_late = at_s >= self._total_s
+        self.cause = self._overdue()
+        return self._send(signal.SIGUSR1, self._running)
+
+    def _waiting(self, message: Waiting) -> list[Send]:
+        """A rank that waits for another one is not to blame for a deadline."""
+        self._waits[message.rank] = message
+        if self.cause is not None and self.cause.kind == DEADLINE and self._terminate_s < math.inf:
+            self.cause = self._overdue()
+        return []
+
+    def _overdue(self) -> Cause:
+        """Blame the ranks that are furthest behind and wait for nobody: others wait for them."""
         progress = {
             rank: (PHASES.index(self._phase[rank]), self._batches[rank]) for rank in self._running
         }
         behind = sorted(r for r in progress if progress[r] == min(progress.values()))
-        phase = self._phase[behind[0]]
-        who = "rank" if len(behind) == 1 else "ranks"
-        stuck = f"{who} {_ranges(behind)} did not get on in phase {phase}"
-        if at_s >= self._total_s:
-            message = f"the run took longer than {self._limits.total_s:g} s; {stuck}"
+        stuck = [rank for rank in behind if rank not in self._waits] or behind
+        phase = self._phase[stuck[0]]
+        message = f"{_named(stuck)} did not get on in phase {phase}"
+        if self._run_is_late:
+            message = f"the run took longer than {self._limits.total_s:g} s; {message}"
         else:
-            message = f"{stuck} for {self._limits.phase_s:g} s"
-        self.cause = Cause(
-            rank=behind[0] if len(behind) == 1 else None,
+            message += f" for {self._limits.phase_s:g} s"
+        for peer, doing in sorted({(wait.peer, wait.doing) for wait in self._waits.values()}):
+            ranks = [w.rank for w in self._waits.values() if (w.peer, w.doing) == (peer, doing)]
+            message += f"; {_named(sorted(ranks))} waited for rank {peer} in {doing}"
+        return Cause(
+            rank=stuck[0] if len(stuck) == 1 else None,
             phase=phase,
-            kind="Deadline",
+            kind=DEADLINE,
             message=f"{message}; the log holds the stacks",
             exit_code=DEADLINE_EXIT_CODE,
         )
-        self._terminate_s = at_s + DUMP_S
-        return self._send(signal.SIGUSR1, self._running)
 
     def _cause_of_exit(self, event: Exited) -> Cause:
         said_done = event.rank in self._last_word
@@ -250,6 +270,10 @@ def _signal_name(number: int) -> str:
         return Signals(number).name
     except ValueError:
         return f"signal {number}"  # real-time signals have no names
+
+
+def _named(ranks: list[int]) -> str:
+    return f"rank{'s' if len(ranks) > 1 else ''} {_ranges(ranks)}"
 
 
 def _ranges(ranks: list[int]) -> str:

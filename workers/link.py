@@ -24,6 +24,7 @@ from workers.protocol import (
     Prediction,
     PredictionDigest,
     RankReport,
+    Waiting,
     encode,
 )
 from workers.spec import WorkerSpec
@@ -60,6 +61,11 @@ class Link:
             self._send(Prediction(self.rank, batch, tuple(outputs)))
         else:
             self._send(PredictionDigest.of(self.rank, batch, outputs))
+
+    def waiting(self, peer: int, doing: str) -> None:
+        """Say whom this rank waits for. Returns at once: the rank goes on waiting."""
+        self._send(Waiting(self.rank, peer, doing))
+        self._awaited += 1
 
     def failed(self, error: BaseException) -> None:
         """Say why this rank cannot go on; its last word."""

@@ -79,6 +79,15 @@ class PredictionDigest:
 
 
 @dataclass(frozen=True)
+class Waiting:
+    """A rank that was asked what holds it up (SIGUSR1) is waiting for another one."""
+
+    rank: int
+    peer: int
+    doing: str  # the collective call that the peer has not come to
+
+
+@dataclass(frozen=True)
 class Failed:
     """A rank cannot go on: its last word."""
 
@@ -110,7 +119,7 @@ class Done:
     report: RankReport
 
 
-Message: TypeAlias = "PhaseEntered | Prediction | PredictionDigest | Failed | Done"
+Message: TypeAlias = "PhaseEntered | Prediction | PredictionDigest | Waiting | Failed | Done"
 
 
 def encode(message: Message) -> list[Frame]:
@@ -210,6 +219,10 @@ def _read_digest(fields: Mapping[str, Any]) -> PredictionDigest:
     return digest
 
 
+def _read_waiting(fields: Mapping[str, Any]) -> Waiting:
+    return Waiting(_count(fields["rank"]), _count(fields["peer"]), _text(fields["doing"]))
+
+
 def _read_failed(fields: Mapping[str, Any]) -> Failed:
     echo_of = fields["echo_of"]
     return Failed(
@@ -235,6 +248,7 @@ def _read_done(fields: Mapping[str, Any]) -> Done:
 _READERS: Mapping[str, Callable[[Mapping[str, Any]], Message]] = {
     "PhaseEntered": _read_phase,
     "PredictionDigest": _read_digest,
+    "Waiting": _read_waiting,
     "Failed": _read_failed,
     "Done": _read_done,
 }

@@ -6,6 +6,7 @@ import faulthandler
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Mapping
@@ -56,7 +57,6 @@ def run_process(spec: WorkerSpec) -> NoReturn:
         os.environ.clear()
         os.environ.update(spec.environment)  # putenv too, so C code sees it
         faulthandler.enable()
-        faulthandler.register(signal.SIGUSR1)  # a rank that hangs shows its stacks in its log
         exit_code = run_worker(spec)
     except BaseException:
         traceback.print_exc()
@@ -73,6 +73,7 @@ def run_worker(spec: WorkerSpec) -> int:
         try:
             link.phase("started")
             runtime = make_runtime(spec)
+            explain_on_signal(runtime, link)
             report = _Life(spec, runtime, link).live()
             runtime.close()
             link.done(report)
@@ -96,6 +97,22 @@ def make_runtime(spec: WorkerSpec) -> Runtime:
     name = RUNTIMES.get(spec.device, spec.device)
     runtime: Runtime = load_entry_point(name, spec.search_path)(spec)
     return runtime
+
+
+def explain_on_signal(runtime: Runtime, link: Link) -> None:
+    """On SIGUSR1, show the stacks in the log and tell the launcher which rank is waited for.
+
+    The rank is then blocked in its runtime, so that the link is free for one more word.
+    """
+
+    def tell(*_: object) -> None:
+        waiting_for = runtime.waiting_for()
+        if waiting_for is not None:
+            link.waiting(*waiting_for)
+
+    if threading.current_thread() is threading.main_thread():  # others may set no handlers
+        signal.signal(signal.SIGUSR1, tell)
+    faulthandler.register(signal.SIGUSR1, chain=True)
 
 
 class _Life:

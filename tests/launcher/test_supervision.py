@@ -9,7 +9,7 @@ import pytest
 from launcher.events import EngineLost, Exited, Heard, Interrupted, ResultRefused, Send, Tick
 from launcher.outcome import Limits
 from launcher.supervision import Supervision
-from workers.protocol import Done, Failed, PhaseEntered, PredictionDigest, RankReport
+from workers.protocol import Done, Failed, PhaseEntered, PredictionDigest, RankReport, Waiting
 
 LIMITS = Limits(total_s=100, phase_s=30, grace_s=5)
 
@@ -191,6 +191,32 @@ def test_the_rank_that_is_furthest_behind_is_blamed_for_a_deadline() -> None:
     assert run.cause is not None
     assert run.cause.rank is None  # there are two
     assert "ranks 1-2 did not get on in phase compile" in run.cause.message
+
+
+def test_of_ranks_at_the_same_point_those_that_wait_for_another_are_not_to_blame() -> None:
+    run = supervise()
+    for rank in range(3):
+        run.handle(entered(rank, "predict", at_s=1))
+    run.handle(Tick(31))
+    assert run.cause is not None and run.cause.rank is None  # nobody is behind the others
+    for rank in (0, 2):
+        run.handle(Heard(Waiting(rank, 1, "AllReduce after MatMul"), at_s=31.5))
+    assert run.cause.rank == 1
+    assert "rank 1 did not get on in phase predict" in run.cause.message
+    assert "ranks 0, 2 waited for rank 1 in AllReduce after MatMul" in run.cause.message
+    assert run.handle(Tick(32)) == [Send(rank, SIGTERM) for rank in (0, 1, 2)]
+    run.handle(Heard(Waiting(1, 0, "too late"), at_s=33))
+    assert "too late" not in run.cause.message
+
+
+def test_ranks_that_all_wait_for_each_other_are_all_named() -> None:
+    run = supervise(2)
+    run.handle(Tick(30))
+    run.handle(Heard(Waiting(0, 1, "AllGather"), at_s=30.1))
+    run.handle(Heard(Waiting(1, 0, "AllReduce"), at_s=30.1))
+    assert run.cause is not None
+    assert "rank 0 waited for rank 1 in AllGather" in run.cause.message
+    assert "rank 1 waited for rank 0 in AllReduce" in run.cause.message
 
 
 def test_every_batch_is_a_sign_of_life() -> None:

@@ -53,6 +53,9 @@ class Healthy:
     def predict(self, batch: tuple[np.ndarray]) -> tuple[np.ndarray]:
         return (batch[0] * 10,)
 
+    def waiting_for(self) -> tuple[int, str] | None:
+        return None
+
     def close(self) -> None:
         pass
 
@@ -96,6 +99,16 @@ class Waits(Healthy):
     def misbehave(self) -> None:
         self.mark("waiting")
         Event().wait()
+
+
+class MissedByAll(Waits):
+    """Rank 1 waits for ever, and the others wait for it."""
+
+    def compile(self) -> None:
+        self.misbehave()
+
+    def waiting_for(self) -> tuple[int, str] | None:
+        return None if self.odd else (1, "AllReduce after MatMul")
 
 
 class AllWait(Waits):

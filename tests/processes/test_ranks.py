@@ -111,6 +111,12 @@ def test_a_rank_that_hangs_is_named_and_shows_where(run: Run) -> None:
     assert "in misbehave" in cause.log.read_text()
 
 
+def test_a_rank_that_hangs_while_the_others_wait_for_it_is_named(run: Run) -> None:
+    cause = cause_of(run("MissedByAll", phase_s=10.0))
+    assert (cause.rank, cause.phase, cause.exit_code) == (1, "compile", 124)
+    assert "ranks 0, 2 waited for rank 1 in AllReduce after MatMul" in cause.message
+
+
 def test_the_whole_run_has_a_deadline(run: Run) -> None:
     cause = cause_of(run("AllWait", total_s=5.0))
     assert cause.exit_code == 124

@@ -116,6 +116,10 @@ class DeviceRuntime:
         """Return the whole outputs of the network: MindSpore gathers them on every rank."""
         return to_arrays(self._model.predict(*batch))
 
+    def waiting_for(self) -> tuple[int, str] | None:
+        """Return None: HCCL keeps to itself whom it waits for."""
+        return None
+
     def close(self) -> None:
         """Let go of the network and its data; the end of the process frees the device."""
         self._network = self._model = None

@@ -47,5 +47,8 @@ class Runtime(Protocol):
     def predict(self, batch: tuple[Any, ...]) -> tuple[np.ndarray, ...]:
         """Return the whole outputs of the network. Every rank; blocks until all ranks call it."""
 
+    def waiting_for(self) -> tuple[int, str] | None:
+        """Return the rank that ``predict`` waits for at this moment, and in which collective."""
+
     def close(self) -> None:
         """Let go of devices, peers and memory; allowed at any time, and twice."""

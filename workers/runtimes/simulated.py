@@ -86,6 +86,10 @@ class SimulatedRuntime:
             self._prepared[shapes] = self._prepare(program)
         return self._prepared[shapes].run(batch)
 
+    def waiting_for(self) -> tuple[int, str] | None:
+        """Return the rank that this one waits for at this moment, and in which collective."""
+        return self._mesh.waiting_for if self._mesh is not None else None
+
     def close(self) -> None:
         """Hang up on the other ranks and let go of the slices."""
         if self._mesh is not None:

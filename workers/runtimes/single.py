@@ -58,6 +58,10 @@ class SingleRuntime:
         """Return the outputs of the network."""
         return to_arrays(self._network(*batch))
 
+    def waiting_for(self) -> tuple[int, str] | None:
+        """Return None: there is no other rank."""
+        return None
+
     def close(self) -> None:
         """Let go of the network and its data."""
         self._network, self._first, self._batches = None, (), iter(())

@@ -100,6 +100,7 @@ class Mesh:
         self._reading: list[set[int]] = [set() for _ in range(SLOTS)]  # peers not done with a slot
         self._next = self._last = 0  # slots
         self._peers: dict[int, _Peer] = {}
+        self.waiting_for: tuple[int, str] | None = None  # peer and call, while blocked
         try:
             self._connect(job_id, time.monotonic() + timeout_s)
         except BaseException:
@@ -174,10 +175,12 @@ class Mesh:
 
     def _hear(self, peer: _Peer, call: str) -> None:
         """Wait for one word of a peer."""
+        self.waiting_for = peer.rank, call
         try:
             data = peer.line.recv(_MESSAGE_LIMIT)
         except ConnectionResetError:
             data = b""
+        self.waiting_for = None
         if not data:
             raise PeerLostError(self.rank, peer.rank, call)
         word = _Word.decode(data)

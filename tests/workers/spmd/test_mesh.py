@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
@@ -131,6 +133,27 @@ def test_ranks_in_different_calls_are_told_so():
 
     told = on_ranks(2, work)
     assert any("AllGather after ReLU" in m and "AllReduce after MatMul" in m for m in told)
+
+
+def test_a_waiting_rank_knows_for_whom_and_in_what():
+    late = threading.Event()
+
+    def work(mesh):
+        assert mesh.waiting_for is None
+        if mesh.rank == 1:
+            late.wait()
+            return all_reduce(mesh, (0, 1), np.ones(3), "sum", "AllReduce after MatMul")
+        with ThreadPoolExecutor(1) as pool:
+            call = "AllReduce after MatMul"
+            reducing = pool.submit(all_reduce, mesh, (0, 1), np.ones(3), "sum", call)
+            while mesh.waiting_for is None:
+                time.sleep(0.001)
+            found = mesh.waiting_for
+            late.set()
+            reducing.result()
+        return found
+
+    assert on_ranks(2, work)[0] == (1, "AllReduce after MatMul")
 
 
 def test_redistribution_along_one_axis_stays_within_its_groups():
