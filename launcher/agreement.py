@@ -9,6 +9,12 @@ from launcher.errors import LauncherError
 from workers.protocol import OWNER_RANK, PredictionDigest, RankReport
 
 
+SAME_DATA = (
+    "; every rank must be given the same whole batches: do not shard the data by rank, and seed"
+    " what is random"
+)
+
+
 class VerificationError(LauncherError):
     """The predictions cannot be trusted."""
 
@@ -83,7 +89,8 @@ def _require_agreement(batch: int, digests: Mapping[int, PredictionDigest]) -> N
     odd = min(rank for rank in said if said[rank] != usual)
     other = min(rank for rank in said if said[rank] == usual)
     mine, theirs = next(pair for pair in zip(said[odd], usual) if pair[0] != pair[1])
-    raise VerificationError(odd, batch, f"says: {mine}; but rank {other}: {theirs}")
+    hint = SAME_DATA if digests[odd].inputs != digests[other].inputs else ""
+    raise VerificationError(odd, batch, f"says: {mine}; but rank {other}: {theirs}{hint}")
 
 
 def _statements(digest: PredictionDigest) -> tuple[str, ...]:
@@ -97,4 +104,5 @@ def _statements(digest: PredictionDigest) -> tuple[str, ...]:
         )
         for index, value in enumerate(values)
     ]
-    return (f"{len(digest.shapes)} outputs", *(f"{fact} {value}" for fact, value in outputs))
+    facts = (f"{fact} {value}" for fact, value in outputs)
+    return (f"inputs with sha256 {digest.inputs}", f"{len(digest.shapes)} outputs", *facts)

@@ -49,7 +49,7 @@ class Results:
             self._agreement.add(message)
         else:
             self._write(batch, message.outputs)
-            self._agreement.add(PredictionDigest.of(rank, batch, message.outputs))
+            self._agreement.add(PredictionDigest.of(rank, batch, message.outputs, message.inputs))
 
     def publish(self, reports: Mapping[int, RankReport]) -> tuple[Path, ...]:
         """Check that nothing is missing, and give the files their names.

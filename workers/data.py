@@ -65,6 +65,12 @@ def _batch(batch: Any, source: str, where: str) -> tuple[Any, ...]:
     return tuple(batch)
 
 
+def array_of(value: Any) -> np.ndarray:
+    """Return the elements of one input, tensor or array."""
+    array: np.ndarray = value if isinstance(value, np.ndarray) else value.asnumpy()
+    return array
+
+
 def _is_tensor(value: Any) -> bool:
     return isinstance(value, np.ndarray) or callable(getattr(value, "asnumpy", None))
 

@@ -55,12 +55,16 @@ class Link:
         self._phase = name
         self._tell(PhaseEntered(self.rank, name))
 
-    def predictions(self, batch: int, outputs: Sequence[np.ndarray]) -> None:
-        """Deliver one batch: whole from the rank that owns the outputs, else its checksums."""
+    def predictions(self, batch: int, outputs: Sequence[np.ndarray], inputs: str) -> None:
+        """Deliver one batch: whole from the rank that owns the outputs, else its checksums.
+
+        Args:
+            inputs: the checksum of what the batch was predicted from.
+        """
         if self.rank == OWNER_RANK:
-            self._send(Prediction(self.rank, batch, tuple(outputs)))
+            self._send(Prediction(self.rank, batch, tuple(outputs), inputs))
         else:
-            self._send(PredictionDigest.of(self.rank, batch, outputs))
+            self._send(PredictionDigest.of(self.rank, batch, outputs, inputs))
 
     def waiting(self, peer: int, doing: str) -> None:
         """Say whom this rank waits for. Returns at once: the rank goes on waiting."""
@@ -70,12 +74,16 @@ class Link:
     def failed(self, error: BaseException) -> None:
         """Say why this rank cannot go on; its last word."""
         text = "".join(traceback.format_exception(error))
+        try:
+            message = str(error)
+        except Exception as fault:  # the user's own __str__; the failure must be told all the same
+            message = f"(its text cannot be had: {type(fault).__name__})"
         self._tell(
             Failed(
                 rank=self.rank,
                 phase=self._phase,
                 kind=type(error).__name__,
-                message=str(error)[:MAX_TEXT],
+                message=message[:MAX_TEXT],
                 traceback=text[-MAX_TEXT:],
                 exit_code=exit_code_of(error),
                 echo_of=_lost_peer(error),

@@ -54,6 +54,7 @@ class Prediction:
     rank: int
     batch: int  # 0, 1, 2, ... without a gap
     outputs: tuple[np.ndarray, ...]
+    inputs: str = ""  # checksum of what the rank predicted from
 
 
 @dataclass(frozen=True)
@@ -65,16 +66,20 @@ class PredictionDigest:
     shapes: tuple[tuple[int, ...], ...]
     dtypes: tuple[str, ...]
     digests: tuple[str, ...]  # sha256 of the C-contiguous bytes, hexadecimal
+    inputs: str = ""  # checksum of what the rank predicted from
 
     @classmethod
-    def of(cls, rank: int, batch: int, outputs: Sequence[np.ndarray]) -> PredictionDigest:
+    def of(
+        cls, rank: int, batch: int, outputs: Sequence[np.ndarray], inputs: str = ""
+    ) -> PredictionDigest:
         """Return what a rank that computed ``outputs`` would say of them."""
         return cls(
             rank,
             batch,
             tuple(output.shape for output in outputs),
             tuple(output.dtype.name for output in outputs),
-            tuple(hashlib.sha256(_bytes_of(output)).hexdigest() for output in outputs),
+            tuple(checksum(output) for output in outputs),
+            inputs,
         )
 
 
@@ -122,6 +127,14 @@ class Done:
 Message: TypeAlias = "PhaseEntered | Prediction | PredictionDigest | Waiting | Failed | Done"
 
 
+def checksum(*arrays: np.ndarray) -> str:
+    """Return the sha256 of the bytes of arrays, in C order, in hexadecimal."""
+    total = hashlib.sha256()
+    for array in arrays:
+        total.update(_bytes_of(array))
+    return total.hexdigest()
+
+
 def encode(message: Message) -> list[Frame]:
     """Return the frames of a message; arrays are not copied unless they are not contiguous.
 
@@ -137,9 +150,9 @@ def encode(message: Message) -> list[Frame]:
                 " file cannot hold; let it end in a cast to float32"
             )
     outputs = [{"shape": o.shape, "dtype": o.dtype.name} for o in message.outputs]
-    fields = {"rank": message.rank, "batch": message.batch, "outputs": outputs}
+    fields = {"rank": message.rank, "batch": message.batch, "inputs": message.inputs}
     return [
-        _header("Prediction", fields),
+        _header("Prediction", fields | {"outputs": outputs}),
         *(chunk for output in message.outputs for chunk in _chunks(output)),
     ]
 
@@ -199,7 +212,8 @@ def _read_prediction(fields: Mapping[str, Any], frames: Sequence[Frame]) -> Pred
         outputs.append(np.frombuffer(data, dtype).reshape(shape))
     if next(chunks, None) is not None:
         raise ProtocolError("more frames than the outputs need")
-    return Prediction(_count(fields["rank"]), _count(fields["batch"]), tuple(outputs))
+    inputs = _text(fields["inputs"])
+    return Prediction(_count(fields["rank"]), _count(fields["batch"]), tuple(outputs), inputs)
 
 
 def _read_phase(fields: Mapping[str, Any]) -> PhaseEntered:
@@ -213,6 +227,7 @@ def _read_digest(fields: Mapping[str, Any]) -> PredictionDigest:
         tuple(_shape(shape) for shape in fields["shapes"]),
         tuple(_wire_dtype(name).name for name in fields["dtypes"]),
         tuple(_text(text) for text in fields["digests"]),
+        _text(fields["inputs"]),
     )
     if not len(digest.shapes) == len(digest.dtypes) == len(digest.digests):
         raise ProtocolError("a digest needs one shape, dtype and checksum per output")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import resource
 import signal
 import sys
 import threading
@@ -16,10 +17,11 @@ from typing import NoReturn
 
 import numpy as np
 
+from workers.data import array_of
 from workers.entry_point import load_entry_point
 from workers.errors import InputError, WorkerError
 from workers.link import Link, exit_code_of
-from workers.protocol import RankReport
+from workers.protocol import RankReport, checksum
 from workers.resharding.checkpoint import open_checkpoint
 from workers.resharding.execute import execute
 from workers.resharding.plan import plan_rank
@@ -57,6 +59,8 @@ def run_process(spec: WorkerSpec) -> NoReturn:
         os.environ.clear()
         os.environ.update(spec.environment)  # putenv too, so C code sees it
         faulthandler.enable()
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # some for each peer
         exit_code = run_worker(spec)
     except BaseException:
         traceback.print_exc()
@@ -147,7 +151,8 @@ class _Life:
     def _predict_all(self) -> int:
         number = -1
         for number, batch in enumerate(self._runtime.batches()):
-            self._link.predictions(number, self._runtime.predict(batch))
+            outputs = self._runtime.predict(batch)
+            self._link.predictions(number, outputs, checksum(*map(array_of, batch)))
         if number < 0:
             raise InputError(f"{self._spec.predict_data} gave no batch to predict")
         return number + 1

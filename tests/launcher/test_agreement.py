@@ -54,6 +54,14 @@ def test_the_odd_one_out_is_named_with_what_differs(
     assert agreement.batches == 0
 
 
+def test_ranks_that_were_given_different_data_are_told_so() -> None:
+    # Each rank's output is gathered from all: equal everywhere, and still of no use.
+    agreement = Agreement(range(2))
+    agreement.add(PredictionDigest.of(0, 0, [ONES], inputs="aa"))
+    with pytest.raises(VerificationError, match="inputs with sha256 bb.*do not shard the data"):
+        agreement.add(PredictionDigest.of(1, 0, [ONES], inputs="bb"))
+
+
 def test_of_two_ranks_that_differ_the_owner_is_not_the_odd_one() -> None:
     agreement = Agreement(range(2))
     agreement.add(says(1, 0, ONES))

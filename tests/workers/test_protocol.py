@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from workers.protocol import (
     PredictionDigest,
     ProtocolError,
     RankReport,
+    Waiting,
     decode,
     encode,
 )
@@ -30,7 +32,8 @@ REPORT = RankReport({"load": 0.5, "predict": 2.0}, 1024, 512, 1 << 30, batches=3
     "message",
     [
         PhaseEntered(3, "load"),
-        PredictionDigest(1, 0, ((2, 3), ()), ("float32", "int64"), ("ab", "cd")),
+        PredictionDigest(1, 0, ((2, 3), ()), ("float32", "int64"), ("ab", "cd"), "ef"),
+        Waiting(2, 1, "AllReduce after MatMul"),
         Failed(1, "load", "OSError", "no such file: 'ä'", "Traceback ...", 2),
         Failed(1, "predict", "PeerLostError", "rank 2 is gone", "", 1, echo_of=2),
         Done(0, REPORT),
@@ -95,6 +98,10 @@ def header(**fields: object) -> list[bytes]:
     return [json.dumps(fields).encode()]
 
 
+prediction = partial(header, type="Prediction", inputs="", rank=0, batch=0)
+digest = partial(header, type="PredictionDigest", inputs="", rank=0, batch=0)
+
+
 @pytest.mark.parametrize(
     "frames",
     [
@@ -109,14 +116,14 @@ def header(**fields: object) -> list[bytes]:
         header(type="PhaseEntered", rank=0, phase="lunch"),
         header(type="PhaseEntered", rank=0, phase=["load"]),
         header(type="PhaseEntered", rank=0, phase="load") + [b"more"],
-        header(type="PredictionDigest", rank=0, batch=0, shapes=[[1]], dtypes=[], digests=[]),
-        header(type="Prediction", rank=0, batch=0, outputs=[{"shape": [9], "dtype": "object"}]),
-        header(type="Prediction", rank=0, batch=0, outputs=[{"shape": [-2], "dtype": "int8"}]),
-        header(type="Prediction", rank=0, batch=0, outputs=[{"shape": [2], "dtype": "int8"}])
+        digest(shapes=[[1]], dtypes=[], digests=[]),
+        prediction(outputs=[{"shape": [9], "dtype": "object"}]),
+        prediction(outputs=[{"shape": [-2], "dtype": "int8"}]),
+        prediction(outputs=[{"shape": [2], "dtype": "int8"}])
         + [b"123"],
-        header(type="Prediction", rank=0, batch=0, outputs=[{"shape": [1 << 62], "dtype": "int8"}])
+        prediction(outputs=[{"shape": [1 << 62], "dtype": "int8"}])
         + [b"123"],
-        header(type="Prediction", rank=0, batch=0, outputs=[]) + [b"more"],
+        prediction(outputs=[]) + [b"more"],
         header(type="Done", rank=0, report={"phase_seconds": {"load": -1}}),
         header(type="__class__", rank=0),
     ],

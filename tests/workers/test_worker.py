@@ -131,7 +131,8 @@ def test_the_owner_sends_its_outputs_and_another_rank_their_digests(live: Live) 
     np.testing.assert_array_equal(predictions[1].outputs[0], np.full((2, 3), 20, np.float32))
     _, messages = live(Multiplier(), rank=1)
     digests = [m for m in messages if isinstance(m, PredictionDigest)]
-    assert digests == [PredictionDigest.of(1, p.batch, p.outputs) for p in predictions]
+    assert digests == [PredictionDigest.of(1, p.batch, p.outputs, p.inputs) for p in predictions]
+    assert predictions[0].inputs != predictions[1].inputs
 
 
 @pytest.mark.parametrize(
@@ -194,9 +195,8 @@ def test_the_loss_of_a_peer_is_an_echo_also_when_it_was_wrapped(live: Live) -> N
 
 def test_an_output_that_no_npy_file_can_hold_is_a_failure(live: Live) -> None:
     runtime = Multiplier()
-    runtime.inputs = [np.array([None])]
     runtime.slices = {}
-    runtime.predict = lambda batch: batch  # type: ignore[method-assign]
+    runtime.predict = lambda batch: (np.array([None]),)  # type: ignore[method-assign]
     failed = failure(live(runtime)[1])
     assert (failed.phase, failed.kind) == ("predict", "ProtocolError")
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 import mmap
 from collections.abc import Sequence
+from contextlib import chdir
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import mindspore
@@ -52,7 +54,9 @@ def capture(network: mindspore.nn.Cell, inputs: Sequence[Any]) -> Graph:
     mindspore.reset_auto_parallel_context()
     executor = _cell_graph_executor
     try:
-        graph_id, _ = executor.compile(network, *inputs, phase="export.predict", do_convert=False)
+        with TemporaryDirectory() as scratch, chdir(scratch):  # MindSpore dumps failures here
+            compiled = executor.compile(network, *inputs, phase="export.predict", do_convert=False)
+        graph_id = compiled[0]
         ir = executor._get_func_graph_proto(network, graph_id, "mind_ir", incremental=False)
     except Exception as error:  # whatever the user's construct raises while it is compiled
         text = str(error).split("\n\n----")[0].strip()

@@ -95,12 +95,13 @@ class RankProgram:
 
     def _prepare_reduction(self, step: Reduce) -> Callable[[Values], None]:
         group = reduction_groups(step.source.layout, step.axes)[self._rank]
-        call = f"AllReduce ({step.how}) after {step.after}"
+        value = step.source.value
+        call = f"AllReduce ({step.how}) after {step.after} of {value.dtype}{list(value.shape)}"
         mesh = self._mesh
         assert mesh is not None  # a split axis has more than one rank
 
         def reduce(values: Values) -> None:
-            array = values[step.source.value.name].asnumpy()
+            array = values[value.name].asnumpy()
             total = collectives.all_reduce(mesh, group, array, step.how, call)
             values[step.target.value.name] = to_tensor(total)
 

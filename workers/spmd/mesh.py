@@ -23,11 +23,12 @@ SLOTS = 2  # a rank fills one while its peers still read the other
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: SO_PEERCRED
 _HELLO = struct.Struct("I")  # rank
 _HEAD = struct.Struct("?BQ")  # of a word: ready, slot, number of bytes
-_MESSAGE_LIMIT = 4096
+_CALL_LIMIT = 1000  # characters of a call that are compared
+_MESSAGE_LIMIT = _HEAD.size + 4 * _CALL_LIMIT
 
 
 class MeshError(WorkerError):
-    """The ranks of this host could not find each other."""
+    """The ranks of this host cannot reach each other."""
 
 
 class MismatchError(WorkerError):
@@ -55,7 +56,7 @@ class _Word:
 
     def encode(self) -> bytes:
         head = _HEAD.pack(self.ready, self.slot, self.num_bytes)
-        return (head + self.call.encode())[:_MESSAGE_LIMIT]
+        return head + self.call.encode()
 
     @classmethod
     def decode(cls, data: bytes) -> _Word:
@@ -93,8 +94,8 @@ class _Peer:
 class Mesh:
     """One rank's lines to the other ranks of its host. Not for threads."""
 
-    def __init__(self, rank: int, rank_size: int, job_id: str, timeout_s: float = 300.0) -> None:
-        """Connect to every other rank. Blocks until all of them have come."""
+    def __init__(self, rank: int, rank_size: int, job_id: str) -> None:
+        """Connect to every other rank. Blocks until all of them have come, however long."""
         self.rank, self.rank_size = rank, rank_size
         self._own = [_Slot(os.memfd_create(f"rank{rank}")) for _ in range(SLOTS)]
         self._reading: list[set[int]] = [set() for _ in range(SLOTS)]  # peers not done with a slot
@@ -102,7 +103,7 @@ class Mesh:
         self._peers: dict[int, _Peer] = {}
         self.waiting_for: tuple[int, str] | None = None  # peer and call, while blocked
         try:
-            self._connect(job_id, time.monotonic() + timeout_s)
+            self._connect(job_id)
         except BaseException:
             self.close()
             raise
@@ -115,7 +116,7 @@ class Mesh:
             while peer in self._reading[slot]:
                 self._hear(self._peers[peer], call)
         np.copyto(_typed(self._own[slot].view(array.nbytes, writable=True), array), array)
-        word = _Word(True, slot, array.nbytes, call).encode()
+        word = _Word(True, slot, array.nbytes, call[:_CALL_LIMIT]).encode()
         for member in group:
             if member != self.rank:
                 self._say(self._peers[member], word, call)
@@ -133,7 +134,7 @@ class Mesh:
         while not peer.ready:
             self._hear(peer, call)
         word = peer.ready[0]
-        if word.call != call:
+        if word.call != call[:_CALL_LIMIT]:
             raise MismatchError(self.rank, call, member, word.call)
         if word.num_bytes != like.nbytes:
             peer_call = f"the same with {word.num_bytes} bytes"
@@ -149,7 +150,7 @@ class Mesh:
             while not peer.ready:  # a member whose data this rank did not need
                 self._hear(peer, call)
             word = peer.ready.popleft()
-            if word.call != call:
+            if word.call != call[:_CALL_LIMIT]:
                 raise MismatchError(self.rank, call, member, word.call)
             try:
                 peer.line.send(_Word(False, word.slot).encode())
@@ -178,8 +179,8 @@ class Mesh:
         self.waiting_for = peer.rank, call
         try:
             data = peer.line.recv(_MESSAGE_LIMIT)
-        except ConnectionResetError:
-            data = b""
+        except ConnectionResetError:  # it hung up with our words unread; its own come now
+            data = peer.line.recv(_MESSAGE_LIMIT)
         self.waiting_for = None
         if not data:
             raise PeerLostError(self.rank, peer.rank, call)
@@ -189,7 +190,7 @@ class Mesh:
         else:
             self._reading[word.slot].discard(peer.rank)
 
-    def _connect(self, job_id: str, deadline_s: float) -> None:
+    def _connect(self, job_id: str) -> None:
         """Call every lower rank and answer every higher one."""
         if self.rank_size == 1:
             return
@@ -197,16 +198,13 @@ class Mesh:
             listener.bind(_address(job_id, self.rank))
             listener.listen(self.rank_size)
             for lower in range(self.rank):
-                self._meet(_call(_address(job_id, lower), lower, deadline_s))
+                self.waiting_for = lower, "meeting"
+                self._meet(_call(_address(job_id, lower)))
             while len(self._peers) < self.rank_size - 1:
-                listener.settimeout(max(deadline_s - time.monotonic(), 0.001))
-                try:
-                    line, _ = listener.accept()
-                except TimeoutError:
-                    raise MeshError(
-                        f"rank {self.rank} waited in vain for {self._missing()}"
-                    ) from None
-                self._meet(line)
+                missing = set(range(self.rank_size)) - {self.rank} - set(self._peers)
+                self.waiting_for = min(missing), "meeting"
+                self._meet(listener.accept()[0])
+        self.waiting_for = None
 
     def _meet(self, line: socket.socket) -> None:
         """Exchange ranks and shared buffers with whoever is on the line, if it is this user."""
@@ -214,18 +212,18 @@ class Mesh:
         if _CREDENTIALS.unpack(credentials)[1] != os.getuid():
             line.close()
             return
-        line.setblocking(True)
         socket.send_fds(line, [_HELLO.pack(self.rank)], [slot.fd for slot in self._own])
         data, fds, _, _ = socket.recv_fds(line, _HELLO.size, SLOTS)
-        if len(data) != _HELLO.size or len(fds) != SLOTS:
+        if len(data) != _HELLO.size:
             line.close()
             return
         (rank,) = _HELLO.unpack(data)
+        if len(fds) != SLOTS:
+            raise MeshError(
+                f"rank {self.rank} cannot open the shared memory of rank {rank}: too many open"
+                " files; raise the limit (ulimit -n), or use fewer ranks"
+            )
         self._peers[rank] = _Peer(rank, line, fds)
-
-    def _missing(self) -> str:
-        ranks = set(range(self.rank_size)) - {self.rank} - set(self._peers)
-        return "rank " + ", ".join(str(rank) for rank in sorted(ranks))
 
 
 def _typed(memory: np.ndarray, like: np.ndarray) -> np.ndarray:
@@ -237,7 +235,7 @@ def _address(job_id: str, rank: int) -> str:
     return f"\0launcher-{job_id}-{rank}"  # the abstract namespace: gone with its process
 
 
-def _call(address: str, rank: int, deadline_s: float) -> socket.socket:
+def _call(address: str) -> socket.socket:
     """Connect to a rank that may not listen yet."""
     pause_s = 0.001
     while True:
@@ -247,7 +245,5 @@ def _call(address: str, rank: int, deadline_s: float) -> socket.socket:
             return line
         except ConnectionRefusedError:
             line.close()
-            if time.monotonic() > deadline_s:
-                raise MeshError(f"rank {rank} of this host never answered") from None
         time.sleep(pause_s)
         pause_s = min(pause_s * 2, 0.05)
