@@ -15,8 +15,9 @@ from typing import Any
 import psutil
 import pytest
 
+from launcher.outcome import Limits, Outcome
 from launcher.run_folder import RunFolder
-from launcher.runner import Limits, Outcome, run_ranks
+from launcher.runner import run_ranks
 from workers.protocol import Message
 from workers.spec import WorkerSpec
 
@@ -34,13 +35,15 @@ def mark() -> str:
 
 
 @pytest.fixture
-def living(mark: str) -> Callable[[], list[psutil.Process]]:
-    """Return a function that finds the processes of this test."""
+def living(mark: str) -> Iterator[Callable[[], list[psutil.Process]]]:
+    """Return a function that finds the processes of this test; in the end they are killed."""
 
     def living() -> list[psutil.Process]:
         return [process for process in psutil.process_iter() if _has_mark(process, mark)]
 
-    return living
+    yield living
+    for process in living():
+        process.kill()
 
 
 def _has_mark(process: psutil.Process, mark: str) -> bool:
@@ -56,9 +59,7 @@ def folder(tmp_path: Path) -> RunFolder:
 
 
 @pytest.fixture
-def run(
-    folder: RunFolder, mark: str, living: Callable[[], list[psutil.Process]]
-) -> Iterator[Run]:
+def run(folder: RunFolder, mark: str, living: Callable[[], list[psutil.Process]]) -> Run:
     """Return a function that runs ranks of a class in fake_ranks.py to their end."""
 
     def run(
@@ -81,7 +82,6 @@ def run(
         specs = [
             WorkerSpec(
                 rank=rank,
-                local_rank=rank,
                 device_id=rank + 4,
                 environment={"PATH": os.environ["PATH"], "RANK_ID": str(rank), "TEST_MARK": mark}
                 | (environment or {}),
@@ -94,15 +94,13 @@ def run(
         assert living() == []  # at return, not some time later
         return outcome
 
-    yield run
-    for process in living():
-        process.kill()
+    return run
 
 
 @pytest.fixture
 def launch(
     folder: RunFolder, mark: str, living: Callable[[], list[psutil.Process]]
-) -> Iterator[Launch]:
+) -> Launch:
     """Return a function that starts a launcher process; its messages come on its stdout."""
 
     def launch(behaviour: str, ranks: int = 2, grace_s: float = 5.0) -> subprocess.Popen[str]:
@@ -124,9 +122,7 @@ def launch(
             start_new_session=True,
         )
 
-    yield launch
-    for process in living():
-        process.kill()
+    return launch
 
 
 @pytest.fixture

@@ -10,8 +10,9 @@ import os
 import sys
 from pathlib import Path
 
+from launcher.outcome import Limits
 from launcher.run_folder import RunFolder
-from launcher.runner import Limits, run_ranks
+from launcher.runner import run_ranks
 from workers.protocol import Message, PhaseEntered
 from workers.spec import WorkerSpec
 
@@ -27,7 +28,6 @@ def main() -> int:
         WorkerSpec(
             rank=rank,
             rank_size=asked["ranks"],
-            local_rank=rank,
             device_id=rank,
             server_id="localhost",
             device=asked["device"],

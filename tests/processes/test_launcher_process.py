@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import psutil
 import pytest
@@ -14,6 +17,7 @@ from launcher.run_folder import RunFolder
 Launch = Callable[..., subprocess.Popen[str]]
 Living = Callable[[], list[psutil.Process]]
 Until = Callable[[Callable[[], object]], None]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
@@ -70,3 +74,25 @@ def test_a_result_that_cannot_be_written_is_an_error_before_any_rank_starts(
     output, _ = launcher.communicate()
     assert launcher.returncode == 1
     assert "rank 0 started" not in output
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
+def test_the_child_that_works_out_layouts_does_not_outlive_the_launcher(
+    living: Living, until: Until, mark: str, tmp_path: Path, number: signal.Signals
+) -> None:
+    (tmp_path / "net.py").write_text(
+        "import pathlib, threading\n"
+        "def make():\n"
+        "    pathlib.Path(__file__).with_name('waiting').touch()\n"
+        "    threading.Event().wait()\n"
+    )
+    layout = ["layout", "--ranks=2", "--network=net.py:make", "--predict-data=net.py:make"]
+    launcher = subprocess.Popen(
+        [sys.executable, "-m", "launcher", *layout],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TEST_MARK": mark},
+    )
+    until((tmp_path / "waiting").exists)
+    launcher.send_signal(number)
+    assert launcher.wait() == -number
+    until(lambda: living() == [])

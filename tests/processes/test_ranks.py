@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from launcher.errors import SystemFailedError
 from launcher.outcome import Outcome, RootCause
 from launcher.run_folder import RunFolder
 from workers.protocol import PHASES, Message, PhaseEntered
@@ -178,6 +179,18 @@ def test_an_error_in_the_callers_own_code_leaves_no_process(
 
     with pytest.raises(KeyError, match="in watch"):
         run("AllWait", watch=fail)
+    assert living() == []
+
+
+def test_what_the_system_refuses_while_ranks_run_ends_them_with_one_error(
+    run: Run, living: Callable[[], list[object]]
+) -> None:
+    def fail(message: Message) -> None:
+        raise OSError(24, "Too many open files", "/somewhere")
+
+    with pytest.raises(SystemFailedError, match="^/somewhere: Too many open files$") as caught:
+        run("AllWait", watch=fail)
+    assert caught.value.exit_code == 1
     assert living() == []
 
 

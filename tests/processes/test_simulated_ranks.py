@@ -211,3 +211,76 @@ def test_a_shorter_last_batch_is_predicted_too(tmp_path):
     inputs = [np.arange(n * 4, dtype=np.float32).reshape(n, 4) for n in (8, 8, 6, 8, 6)]
     wanted = np.concatenate([x @ weight.T + rows[: len(x)] for x in inputs])
     np.testing.assert_allclose(np.load(tmp_path / "out" / "predictions.npy"), wanted)
+
+
+def run_net(tmp_path, code, *more):
+    (tmp_path / "net.py").write_text(
+        "import os\nimport numpy as np\nimport mindspore as ms\n"
+        "from mindspore import Parameter, Tensor, nn, ops\n" + code
+    )
+    return launch(
+        *("--ranks", 4, "--device", "cpu", "--output", tmp_path / "out"),
+        *("--network", f"{tmp_path}/net.py:Net", "--predict-data", f"{tmp_path}/net.py:data"),
+        *more,
+    )
+
+
+def test_ranks_that_build_different_networks_are_refused(tmp_path):
+    done = run_net(
+        tmp_path,
+        "class Net(nn.Cell):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.t = Tensor(np.full(4, int(os.environ['RANK_ID']), np.float32))\n"
+        "    def construct(self, x):\n"
+        "        return x + self.t\n"
+        "def data(): return np.ones((8, 4), np.float32)\n",
+    )
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "built different networks" in done.stderr
+
+
+def test_a_network_that_changes_its_parameters_is_refused_not_frozen(tmp_path):
+    done = run_net(
+        tmp_path,
+        "class Net(nn.Cell):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.count = Parameter(Tensor(np.zeros(4, np.float32)), name='count')\n"
+        "    def construct(self, x):\n"
+        "        y = x + self.count\n"
+        "        ops.assign(self.count, self.count + 1)\n"
+        "        return y\n"
+        "def data(): return np.ones((8, 4), np.float32)\n",
+    )
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "writes into the parameter count" in done.stderr
+
+
+def test_what_a_script_for_devices_does_is_understood(tmp_path):
+    # init() as on a device, AutoParallel around the cell, and positions that are constants
+    # looked up in a table split by rows.
+    from workers.resharding.checkpoint_file import write_checkpoint
+
+    table = np.arange(32, dtype=np.float32).reshape(8, 4)
+    write_checkpoint(tmp_path / "whole.ckpt", {"table": table})
+    done = run_net(
+        tmp_path,
+        "from mindspore.communication import init, get_group_size\n"
+        "from mindspore.parallel.auto_parallel import AutoParallel\n"
+        "class Inner(nn.Cell):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.table = Parameter(Tensor(np.zeros((8, 4), np.float32)), name='table')\n"
+        "        self.places = Tensor(np.arange(8), ms.int32)\n"
+        "        self.gather = ops.Gather().shard(((4, 1), (1,)))\n"
+        "    def construct(self, x):\n"
+        "        return x + self.gather(self.table, self.places, 0)\n"
+        "def Net():\n"
+        "    init()\n"
+        "    return AutoParallel(Inner(), parallel_mode='semi_auto')\n"
+        "def data(): return np.ones((8, 4), np.float32)\n",
+        *("--checkpoint", tmp_path / "whole.ckpt"),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    np.testing.assert_array_equal(np.load(tmp_path / "out" / "predictions.npy"), table + 1)

@@ -11,12 +11,15 @@ from typing import Any
 
 import mindspore
 import numpy as np
+from mindspore.communication import management
 
 from workers.runtimes.runtime import WantedParameter
 from workers.runtimes.user_code import make_batches, make_network
 from workers.spec import WorkerSpec
 from workers.spmd.capture import capture, set_parallel_context
 from workers.spmd.execute import RankProgram
+from workers.spmd.fingerprint import fingerprint, require_same
+from workers.spmd.graph import Graph
 from workers.spmd.mesh import Mesh
 from workers.spmd.partition import partition
 from workers.spmd.program import Program
@@ -32,7 +35,8 @@ class SimulatedRuntime:
         self._network: Any = None
         self._batches: Iterator[tuple[Any, ...]] = iter(())
         self._first: tuple[Any, ...] = ()
-        self._program: Program | None = None  # of the first batch: it decides where slices lie
+        self._graph: Graph | None = None  # of the first batch
+        self._program: Program | None = None  # made of it: it decides where slices lie
         self._slices: Mapping[str, np.ndarray] = {}
         self._prepared: dict[_Shapes, RankProgram] = {}
         self._mesh: Mesh | None = None
@@ -40,12 +44,15 @@ class SimulatedRuntime:
     def open(self) -> None:
         """Set the parallel context; under it, build the network and its first input."""
         mindspore.runtime.dispatch_threads_num(self._spec.threads)
+        # A script for devices calls this; here the ranks meet in compile().
+        mindspore.communication.init = management.init = _nothing_to_do
         self._network = self._build()
         self._first, self._batches = make_batches(self._spec)
 
     def divide(self) -> Program:
         """Compile the network and divide it; afterwards only the program is left of it."""
-        self._program = partition(capture(self._network, self._first), self._spec.rank_size)
+        self._graph = capture(self._network, self._first)
+        self._program = partition(self._graph, self._spec.rank_size)
         self._network = None
         return self._program
 
@@ -62,11 +69,12 @@ class SimulatedRuntime:
 
     def compile(self) -> None:
         """Meet the other ranks and prepare this rank's steps for batches like the first."""
-        assert self._program is not None  # the worker asked for the layout before
+        assert self._graph is not None and self._program is not None  # divide() came before
         spec = self._spec
         if spec.rank_size > 1:
             self._mesh = Mesh(spec.rank, spec.rank_size, spec.job_id)
-        self._prepared[_shapes(self._first)] = self._prepare(self._program)
+        self._prepared[_shapes(self._first)] = self._prepare(self._graph, self._program)
+        self._graph = None
 
     def batches(self) -> Iterator[tuple[Any, ...]]:
         """Yield the inputs of each prediction, in the order of the user's data."""
@@ -83,7 +91,7 @@ class SimulatedRuntime:
             at_rest = {name: placed.layout for name, placed in self._program.parameters.items()}
             graph = capture(self._build(), batch)
             program = partition(graph, self._spec.rank_size, at_rest)
-            self._prepared[shapes] = self._prepare(program)
+            self._prepared[shapes] = self._prepare(graph, program)
         return self._prepared[shapes].run(batch)
 
     def waiting_for(self) -> tuple[int, str] | None:
@@ -103,11 +111,18 @@ class SimulatedRuntime:
         set_parallel_context(spec.rank, spec.rank_size, spec.strategy)
         return make_network(spec)
 
-    def _prepare(self, program: Program) -> RankProgram:
-        mindspore.set_context(mode=mindspore.PYNATIVE_MODE)
+    def _prepare(self, graph: Graph, program: Program) -> RankProgram:
+        if self._mesh is not None:
+            require_same(self._mesh, fingerprint(graph))
+        # Dispatching asynchronously takes threads that spin, and ranks outnumber the cores.
+        mindspore.set_context(mode=mindspore.PYNATIVE_MODE, pynative_synchronize=True)
         prepared = RankProgram(program, self._spec.rank, self._mesh)
         prepared.load(self._slices)
         return prepared
+
+
+def _nothing_to_do(*_: Any, **__: Any) -> None:
+    """Stand in for ``mindspore.communication.init``."""
 
 
 def _shapes(batch: tuple[Any, ...]) -> _Shapes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import mmap
+import re
 from collections.abc import Sequence
 from contextlib import chdir
 from tempfile import TemporaryDirectory
@@ -18,10 +19,12 @@ import mindspore
 import numpy as np
 from mindspore.common.api import _cell_graph_executor
 from mindspore.common.dtype import _dtype_to_nptype
+from mindspore.parallel.auto_parallel import AutoParallel
 from mindspore.train.mind_ir_pb2 import ModelProto
 
 from workers.spmd.errors import CaptureError
 from workers.spmd.graph import Graph, parse_graph
+from workers.spmd.source import with_sources
 
 
 def set_parallel_context(rank: int, rank_size: int, strategy_file: str | None = None) -> None:
@@ -44,6 +47,8 @@ def capture(network: mindspore.nn.Cell, inputs: Sequence[Any]) -> Graph:
     Raises:
         CaptureError: MindSpore cannot compile the network.
     """
+    if isinstance(network, AutoParallel):
+        network = network.network  # what it wraps: the context says the same to this runtime
     network.set_train(False)
     for _, cell in network.cells_and_names():
         if getattr(cell, "_cell_init_args", "").startswith("lazy_inline"):
@@ -59,9 +64,20 @@ def capture(network: mindspore.nn.Cell, inputs: Sequence[Any]) -> Graph:
         graph_id = compiled[0]
         ir = executor._get_func_graph_proto(network, graph_id, "mind_ir", incremental=False)
     except Exception as error:  # whatever the user's construct raises while it is compiled
-        text = str(error).split("\n\n----")[0].strip()
-        raise CaptureError(f"MindSpore cannot compile the network: {text}") from error
-    return parse_graph(ModelProto.FromString(ir))
+        raise CaptureError(f"MindSpore cannot compile the network: {_told(error)}") from error
+    return with_sources(parse_graph(ModelProto.FromString(ir)), network)
+
+
+def _told(error: Exception) -> str:
+    """Return what MindSpore says to the user: its message, and where in construct it stopped.
+
+    Its messages go on with sections about its own call stack, each under a title and rules.
+    """
+    message, *sections = re.split(r"\n\n-{20,}\n- (.*)\n-{20,}\n", str(error))
+    titled = dict(zip(sections[::2], sections[1::2], strict=True))
+    where = [text for title, text in titled.items() if "Construct Code" in title]
+    told = "\n".join(part.strip() for part in (message, *where))
+    return re.sub(r"\n \(See file .*\)", "", told)
 
 
 def _untouched(parameter: Any) -> Any:

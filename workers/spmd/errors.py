@@ -12,12 +12,12 @@ class CaptureError(InputError):
 class StrategyError(InputError):
     """MindSpore would refuse the strategy of an operator."""
 
-    def __init__(self, operator: str, reason: str) -> None:
-        super().__init__(operator, reason)
-        self.operator, self.reason = operator, reason
+    def __init__(self, operator: object, reason: str, remedy: str = "") -> None:
+        super().__init__(str(operator), reason, remedy)
+        self.operator, self.reason, self.remedy = str(operator), reason, remedy
 
     def __str__(self) -> str:
-        return f"{self.operator}: {self.reason}"
+        return f"{self.operator}: {self.reason}" + (f"; {self.remedy}" if self.remedy else "")
 
 
 class ParameterConflictError(InputError):

@@ -63,8 +63,9 @@ class RankProgram:
         if step.looked_up is not None:
             table = step.looked_up
             region = table.layout.region(rank, table.value.shape)
-            run = look_up(region.start[0], region.shape[0])
-            names = names[:2]
+            indices = step.node.inputs[1]
+            fixed = indices.value if isinstance(indices, Constant) else None
+            run = look_up(region.start[0], region.shape[0], fixed)
         else:
             run = kernel(step.node)
 

@@ -14,7 +14,7 @@ from typing import Any, Union
 import numpy as np
 
 from workers.spmd.errors import CaptureError
-from workers.spmd.mindir import decode_attribute, decode_dtype
+from workers.spmd.mindir import MONAD, decode_attribute, decode_dtype
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,8 @@ class Node:
     outputs: tuple[Value, ...]
     attributes: dict[str, Any] = field(default_factory=dict)
     returns_tuple: bool = False  # also when the tuple has a single tensor
+    instance: str = ""  # the attribute that it is in its cell: "matmul"
+    source: str = ""  # where the user calls it: "network.py:12"
 
     @property
     def tensors(self) -> tuple[Value | Constant, ...]:
@@ -59,7 +61,8 @@ class Node:
         return operand.value if isinstance(operand, Constant) else default
 
     def __str__(self) -> str:
-        return f"{self.op} ({self.scope})" if self.scope else self.op
+        where = ", ".join(filter(None, (self.scope, self.source)))
+        return f"{self.op} ({where})" if where else self.op
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,10 +174,14 @@ class _Reader:
                 " graphs; compute the condition from constants, or use ops.select"
             )
         if op in _ORDERING:
-            return Constant(None)
+            return Constant(MONAD)
         if op in _TRANSPARENT:
             return self._operand(proto.input[0], known)
-        operands = tuple(self._operand(name, known) for name in proto.input)
+        operands = tuple(
+            operand
+            for operand in (self._operand(name, known) for name in proto.input)
+            if not (isinstance(operand, Constant) and operand.value is MONAD)
+        )
         if op in _PACKING:
             return operands
         if op in _UNPACKING:
@@ -185,7 +192,8 @@ class _Reader:
         if not declared:
             raise CaptureError(f"{op} ({scope}): MindSpore gave no shape for its result")
         outputs, is_tuple = _outputs(proto.output[0], declared[0])
-        node = Node(op, scope, operands, outputs, attributes, is_tuple)
+        instance = primitive.instance_name
+        node = Node(op, scope, operands, outputs, attributes, is_tuple, instance)
         self.nodes.append(node)
         return outputs if is_tuple else outputs[0]
 

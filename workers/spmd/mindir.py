@@ -34,6 +34,8 @@ _INTEGERS = {2, 3, 4, 5, 6, 7, 12, 13}
 _STRING, _BOOL, _TENSOR, _TENSORS, _TUPLE, _LIST, _DICT = 8, 9, 17, 19, 20, 21, 22
 _UMONAD, _IOMONAD, _NONE, _TYPE_NULL = 23, 24, 25, 36
 
+MONAD = object()  # what orders side effects; no operator reads it
+
 
 def decode_dtype(number: int) -> str:
     """Return MindSpore's name of an element type: 1 is ``Float32``."""
@@ -62,7 +64,9 @@ def decode_attribute(attribute: Any) -> Any:
         return float(attribute.doubles[0] if attribute.doubles else attribute.d)
     if kind == _STRING:
         return (attribute.strings[0] if attribute.strings else attribute.s).decode()
-    if kind in (_UMONAD, _IOMONAD, _NONE, _TYPE_NULL):
+    if kind in (_UMONAD, _IOMONAD):
+        return MONAD
+    if kind in (_NONE, _TYPE_NULL):
         return None
     return attribute  # a kind that no operator of a straight-line graph reads
 

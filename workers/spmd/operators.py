@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import mindspore
 import numpy as np
 from mindspore.ops import Primitive
 
 from workers.errors import InputError
+from workers.spmd.compositions import COMPOSITIONS
 from workers.spmd.graph import Constant, Node, Operand, Value
+from workers.spmd.views import view
 from workers.tensors import to_tensor
 
 _PLANNING = {"in_strategy", "out_strategy", "in_layout", "out_layout", "alias_name"}
+_HALVES = {"Float16", "BFloat16"}
 
 Kernel = Callable[..., tuple[Any, ...]]  # tensors of the node's values -> its outputs
 
@@ -29,32 +33,80 @@ class OperatorError(InputError):
 
 
 def kernel(node: Node) -> Kernel:
-    """Return a function that runs a node; it takes the tensors of ``values_of(node.inputs)``."""
+    """Return a function that runs a node; it takes the tensors of ``values_of(node.inputs)``.
+
+    Half floats that a CPU kernel does not take are computed in float32 and cast back.
+    """
     if node.op == "Identity":
         constant = _argument(node.inputs[0])
         return lambda: (constant,)
+    template = tuple(_template(operand) for operand in node.inputs)
+    composed = COMPOSITIONS.get(node.op)
+    attempts = [_widened(composed, node)] if composed else [view(node.op) or _primitive(node)]
+    if not composed and _has_halves(node):
+        attempts.append(_widened(attempts[0], node))
+
+    def run(*tensors: Any) -> tuple[Any, ...]:
+        source = iter(tensors)
+        arguments = tuple(fill(source) for fill in template)
+        while True:
+            try:
+                return attempts[0](*arguments)
+            except (RuntimeError, TypeError, ValueError) as error:
+                if len(attempts) == 1:
+                    raise OperatorError(str(node), _first_lines(error)) from error
+                attempts.pop(0)  # for every later batch, too
+
+    return run
+
+
+def _primitive(node: Node) -> Kernel:
+    """Return MindSpore's own kernel for a CPU."""
     primitive = Primitive(node.op)
     for name, value in node.attributes.items():
         if name not in _PLANNING:
             primitive.add_prim_attr(name, value)
-    template = tuple(_template(operand) for operand in node.inputs)
 
-    def run(*tensors: Any) -> tuple[Any, ...]:
-        source = iter(tensors)
-        try:
-            result = primitive(*(fill(source) for fill in template))
-        except (RuntimeError, TypeError, ValueError) as error:
-            raise OperatorError(str(node), _first_lines(error)) from error
+    def run(*arguments: Any) -> tuple[Any, ...]:
+        result = primitive(*arguments)
         return tuple(result) if node.returns_tuple else (result,)
 
     return run
 
 
-def look_up(first_row: int, rows: int) -> Kernel:
-    """Return a Gather on rows ``first_row`` and following of a table; other indices give zeros."""
+def _widened(run: Kernel, node: Node) -> Kernel:
+    """Return a kernel that computes half floats in float32."""
+    dtypes = [getattr(mindspore, value.dtype.lower()) for value in node.outputs]
 
-    def run(table: Any, indices: Any) -> tuple[Any, ...]:
-        local = indices.asnumpy() - first_row
+    def wide(argument: Any) -> Any:
+        if isinstance(argument, tuple):
+            return tuple(map(wide, argument))
+        if isinstance(argument, mindspore.Tensor) and str(argument.dtype) in _HALVES:
+            return argument.astype(mindspore.float32)
+        return argument
+
+    def run_wide(*arguments: Any) -> tuple[Any, ...]:
+        results = run(*map(wide, arguments))
+        pairs = zip(results, dtypes, strict=True)
+        return tuple(x if x.dtype == dtype else x.astype(dtype) for x, dtype in pairs)
+
+    return run_wide
+
+
+def _has_halves(node: Node) -> bool:
+    tensors = (*node.tensors, *node.outputs)
+    return any(tensor.dtype in _HALVES for tensor in tensors)
+
+
+def look_up(first_row: int, rows: int, fixed: np.ndarray | None = None) -> Kernel:
+    """Return a Gather on rows ``first_row`` and following of a table; other indices give zeros.
+
+    Args:
+        fixed: the indices, when the network holds them as a constant.
+    """
+
+    def run(table: Any, *indices: Any) -> tuple[Any, ...]:
+        local = (indices[0].asnumpy() if fixed is None else fixed) - first_row
         here = (local >= 0) & (local < rows)
         found = table.asnumpy()[np.where(here, local, 0)]
         found[~here] = 0

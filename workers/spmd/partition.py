@@ -9,14 +9,15 @@ from types import MappingProxyType
 from typing import Any
 
 from workers.resharding.layout import Layout
-from workers.spmd.errors import ParameterConflictError
+from workers.spmd.division import Division, check_entry
+from workers.spmd.errors import ParameterConflictError, StrategyError
 from workers.spmd.graph import Constant, Graph, Node, Operand, Value, flatten, is_tensor, shape_of
 from workers.spmd.program import Compute, Operator, Placed, Program, Redistribute, Reduce, Step
 from workers.spmd.reshape import through_reshape
 from workers.spmd.rules import rule_of
-from workers.spmd.signature import Dims, Signature
+from workers.spmd.signature import Dims, Signature, laid_flat
 from workers.spmd.simplify import simplify
-from workers.spmd.strategy import Division, divide, unknown_division
+from workers.spmd.strategy import divide
 
 
 def partition(
@@ -34,12 +35,21 @@ def partition(
         StrategyError: MindSpore would refuse an operator's strategy.
         ParameterConflictError: two operators want a parameter in different layouts.
     """
+    if devices not in (1, 2, 4) and devices % 8:
+        raise StrategyError(
+            "the network",
+            f"MindSpore runs it on 1, 2, 4 or a multiple of 8 devices, not on {devices}",
+            "choose such a number of ranks",
+        )
     return _Partition(graph, devices, at_rest).run()
 
 
 def whole_layout(devices: int, dims: int) -> Layout:
     """Return the layout of a tensor that every device holds whole."""
     return Layout((devices,), ((),) * dims)
+
+
+_RESULT = Node("the network's result", "", (), ())
 
 
 class _Partition:
@@ -52,6 +62,7 @@ class _Partition:
         self.placed: dict[str, Placed] = {}  # values that some step has made, or the inputs
         self.made_by: dict[str, Node] = {}  # the operator that made a value, for reports
         self.users: dict[str, Node] = {}  # the operator that gave a parameter its layout
+        self.used_directly: set[str] = set()  # parameters that an operator uses without a cast
         self.cast: dict[str, Node] = {}  # casts of parameters, placed where they are first used
         self.parameters = {v.name: v for v in graph.parameters.values()}
         self.at_rest = at_rest
@@ -84,57 +95,65 @@ class _Partition:
         """Return an output of the network, whole on every rank."""
         if isinstance(output, Constant):
             return output
-        return self._bring(output, self._whole(output).layout)
+        whole = self._whole(output).layout
+        if output.name in self.parameters:
+            self._settle(output, whole, _RESULT)
+        return self._bring(output, whole)
 
     def _node(self, node: Node) -> None:
-        if node.op == "Cast" and "in_strategy" not in node.attributes:
+        if node.op == "Cast":
             self._cast(node)
         elif node.op == "Reshape":
             self._reshape(node)
-        elif (signature := rule_of(node)) is not None:
-            self._operator(node, signature)
         else:
-            self._unknown(node)
+            self._operator(node, rule_of(node, self.devices))
 
     def _operator(self, node: Node, signature: Signature) -> None:
-        """Run an operator that the table knows on slices, and reduce what that leaves partial."""
+        """Run an operator on slices, and reduce what that leaves partial."""
         division = divide(node, signature, self.devices)
-        self.operators.append(Operator(node, division))
-        operands = self._operands(node, division, signature.inputs, signature.gathered)
+        self.operators.append(Operator(node, division, signature.known))
+        operands = self._operands(node, division, signature)
         outputs = tuple(
-            Placed(value, division.layout(dims, signature.gathered))
+            Placed(value, division.layout(dims))
             for value, dims in zip(node.outputs, signature.outputs, strict=True)
         )
         local_shapes = tuple(placed.local.shape for placed in outputs)
         changes = signature.localize(node, local_shapes) if signature.localize else {}
-        partial = tuple(
-            axis
-            for label in signature.labels
-            if label in signature.contracted - signature.gathered
-            for axis in division.axes.get(label, ())
-        )
+        contracted = [x for x in signature.labels if x in signature.contracted]
+        partial = tuple(axis for x in contracted for axis in division.axes.get(x, ()))
         looked_up = None
         if signature.looked_up is not None and division.split(signature.looked_up):
-            table = node.tensors[0]
-            assert isinstance(table, Value)  # a constant cannot be split by rows
-            looked_up = Placed(table, division.layout(signature.inputs[0]))
+            operands, looked_up = _table_first(node, operands, division, signature)
         self._compute(node, operands, outputs, changes, looked_up, bool(partial))
-        for placed in outputs if partial else ():
-            source = Placed(_renamed(placed.value, "partial"), placed.layout)
-            self.steps.append(Reduce(source, placed, partial, signature.reduction, node))
+        for placed, dims in zip(outputs, signature.outputs, strict=True):
+            if partial:
+                self._reduce(node, placed, partial, signature.reduction)
+            if division.scattered:
+                self._scatter(node, placed, division.scattered_layout(dims))
 
-    def _unknown(self, node: Node) -> None:
-        """Run an operator without a rule on whole tensors; only its parameters are divided."""
-        division, labels = unknown_division(node, self.devices)
-        self.operators.append(Operator(node, division, known=False))
-        every = frozenset(x for dims in labels for x in dims if x is not None)
-        operands = self._operands(node, division, labels, every)
-        outputs = tuple(self._whole(value) for value in node.outputs)
-        self._compute(node, operands, outputs)
+    def _reduce(self, node: Node, placed: Placed, axes: tuple[int, ...], how: str) -> None:
+        source = Placed(_renamed(placed.value, "partial"), placed.layout)
+        self.steps.append(Reduce(source, placed, axes, how, node))
+
+    def _scatter(self, node: Node, placed: Placed, layout: Layout) -> None:
+        """Keep a part of what was reduced: with the step before it, a Reduce-Scatter."""
+        whole = Placed(_renamed(placed.value, "reduced"), placed.layout)
+        last = self.steps[-1]
+        assert isinstance(last, Reduce)  # what is scattered was contracted
+        self.steps[-1] = replace(last, target=whole)
+        kept = Placed(placed.value, layout)
+        self.steps.append(Redistribute(whole, kept, node))
+        self.placed[kept.value.name] = kept
 
     def _reshape(self, node: Node) -> None:
         """Reshape what each rank has, after gathering the splits that the new shape cannot keep."""
         source = node.inputs[0]
+        if node.attributes.get("in_strategy") and source not in self.parameters.values():
+            raise StrategyError(
+                node,
+                "a strategy on Reshape means nothing, unless it reshapes a parameter",
+                "leave it away: the operators around it decide",
+            )
         if isinstance(source, Constant):
             operands: tuple[Operand, ...] = (source,)
             target = self._whole(node.outputs[0]).layout
@@ -149,7 +168,7 @@ class _Partition:
     def _cast(self, node: Node) -> None:
         """A cast takes its operand as it lies; that of a parameter waits for its first user."""
         source = node.inputs[0]
-        if isinstance(source, Value) and source.name in self.parameters:
+        if isinstance(source, Value) and source.name in {*self.parameters, *self.cast}:
             self.cast[node.outputs[0].name] = node
             return
         if isinstance(source, Value):
@@ -160,23 +179,21 @@ class _Partition:
         self._compute(node, (operand, *node.inputs[1:]), (Placed(node.outputs[0], layout),))
 
     def _operands(
-        self, node: Node, division: Division, labels: tuple[Dims, ...], gathered: frozenset[str]
+        self, node: Node, division: Division, signature: Signature
     ) -> tuple[Operand, ...]:
         """Bring every tensor operand into the layout that the operator wants."""
-        wanted = iter(labels)
+        wanted = zip(signature.inputs, signature.at_work, strict=True)
 
         def bring(operand: Operand) -> Operand:
             if not is_tensor(operand):
                 return operand
-            dims = next(wanted, None)
             assert isinstance(operand, (Value, Constant))
-            if dims is None:  # one more tensor than the rule names
-                dims = (None,) * len(shape_of(operand))
-            at_rest, now = division.layout(dims), division.layout(dims, gathered)
+            whole: Dims = (None,) * len(shape_of(operand))  # a tensor more than the rule names
+            at_rest, at_work = next(wanted, (whole, whole))
             if isinstance(operand, Constant):
-                return self._constant(operand, now, node)
-            self._settle(operand, at_rest, node)
-            return self._bring(operand, now)
+                return self._constant(operand, division.layout(at_work), node)
+            self._settle(operand, division.layout(at_rest), node)
+            return self._bring(operand, division.layout(at_work))
 
         return tuple(self._map(operand, bring) for operand in node.inputs)
 
@@ -191,16 +208,20 @@ class _Partition:
             self.steps.append(Compute(copy))
         return self._bring(value, layout)
 
-    def _settle(self, value: Value, layout: Layout, user: Node) -> None:
-        """Give a parameter the layout that its first user wants; refuse another one later."""
-        cast = self.cast.get(value.name)
-        if cast is not None:
-            source = cast.inputs[0]
+    def _settle(self, value: Value, layout: Layout, user: Node, cast: bool = False) -> None:
+        """Give a parameter the layout that its users want; refuse users that want different ones.
+
+        Of layouts with equal slices MindSpore reports that of the first user, or of the last one
+        if all of them use the parameter behind a cast.
+        """
+        casting = self.cast.get(value.name)
+        if casting is not None:
+            source = casting.inputs[0]
             assert isinstance(source, Value)
-            self._settle(source, layout, user)
+            self._settle(source, layout, user, cast=True)
             if value.name not in self.placed:
-                operands = (self._bring(source, layout), *cast.inputs[1:])
-                self._compute(cast, operands, (Placed(value, layout),))
+                operands = (self._bring(source, layout), *casting.inputs[1:])
+                self._compute(casting, operands, (Placed(value, layout),))
         elif value.name in self.parameters and value.name not in self.at_rest:
             held = self.placed.setdefault(value.name, Placed(value, layout))
             first = self.users.setdefault(value.name, user)
@@ -208,6 +229,10 @@ class _Partition:
                 raise ParameterConflictError(
                     value.name, f"{first} as {held.layout}", f"{user} as {layout}"
                 )
+            if value.name not in self.used_directly:
+                self.placed[value.name] = Placed(value, layout)
+            if not cast:
+                self.used_directly.add(value.name)
 
     def _layout_of(self, value: Value) -> Layout:
         """Return where a value is; a parameter that no operator placed yet gets its place here."""
@@ -219,23 +244,33 @@ class _Partition:
     def _later_use(self, value: Value) -> tuple[Layout, Node]:
         """Return the layout of a parameter whose first use, a reshape say, does not decide it.
 
-        The next user that does decides; without one, all devices share the rows of the
-        parameter if they can (MindSpore: step_parallel.cc, CreateParameterLayout).
+        The next user that does decides; else the strategy of a reshape; else all devices share
+        the rows of the parameter if they can (MindSpore: step_parallel.cc, CreateParameterLayout).
         """
-        users = self.uses.get(value.name, [])
-        for user in users:
-            if "in_strategy" in user.attributes and user.op == "Reshape":
-                return _reshape_strategy(user, self.devices), user
-            signature = rule_of(user)
-            if signature is not None and user.op != "Cast":
+        users = list(self._users_of(value))
+        for user, operand in users:
+            if user.op != "Reshape":
+                signature = rule_of(user, self.devices)
                 pairs = zip(user.tensors, signature.inputs, strict=False)
-                dims = next(labels for tensor, labels in pairs if tensor == value)
+                dims = next(labels for tensor, labels in pairs if tensor == operand)
                 return divide(user, signature, self.devices).layout(dims), user
-        rows = value.shape[0] if value.shape else 0
-        if users and rows and rows % self.devices == 0:
-            layout = Layout((self.devices,), ((0,), *((),) * (len(value.shape) - 1)))
-            return layout, users[0]
-        return self._whole(value).layout, users[0] if users else Node("output", "", (), ())
+        for user, _ in users:
+            if user.attributes.get("in_strategy"):
+                return _reshape_strategy(user, self.devices), user
+        if not users or value in flatten(self.graph.outputs):
+            return self._whole(value).layout, _RESULT
+        if value.shape and value.shape[0] % self.devices == 0:
+            axes = ((0,), *((),) * (len(value.shape) - 1))
+            return Layout((self.devices,), axes), users[0][0]
+        return self._whole(value).layout, users[0][0]
+
+    def _users_of(self, value: Value) -> Iterator[tuple[Node, Value]]:
+        """Yield the operators that use a value, also behind casts, and their operand."""
+        for user in self.uses.get(value.name, []):
+            if user.op == "Cast":
+                yield from self._users_of(user.outputs[0])
+            else:
+                yield user, value
 
     def _bring(self, value: Value, layout: Layout) -> Value:
         """Return the value in another layout, moving it there once."""
@@ -290,13 +325,26 @@ def same_slices(one: Layout, other: Layout, shape: tuple[int, ...]) -> bool:
 
 def _reshape_strategy(node: Node, devices: int) -> Layout:
     """Return what the strategy of a reshape asks of the parameter it reshapes."""
-    division, _ = unknown_division(node, devices)
-    used = tuple(count for count in division.strategy[0] if count > 1)
-    repeated = devices // math.prod(used)
+    (entry,) = laid_flat(node.attributes["in_strategy"], tuple)
+    check_entry(node, 0, shape_of(node.tensors[0]), entry, devices)
+    used = tuple(count for count in entry if count > 1)
+    repeated, left = divmod(devices, math.prod(used))
+    if left or not repeated:
+        raise StrategyError(node, f"its strategy {entry} does not divide {devices} devices")
     matrix = ((repeated,) if repeated > 1 else ()) + used
     axes = iter(range(len(matrix) - len(used), len(matrix)))
-    split = tuple((next(axes),) if count > 1 else () for count in division.strategy[0])
-    return Layout(matrix, split)
+    return Layout(matrix, tuple((next(axes),) if count > 1 else () for count in entry))
+
+
+def _table_first(
+    node: Node, operands: tuple[Operand, ...], division: Division, signature: Signature
+) -> tuple[tuple[Operand, ...], Placed]:
+    """Return the operands of a masked look-up, the table before the indices, and the table."""
+    number = next(i for i, dims in enumerate(signature.inputs) if signature.looked_up in dims)
+    table = node.tensors[number]
+    assert isinstance(table, Value)  # a constant cannot be split by rows
+    placed = Placed(table, division.layout(signature.inputs[number]))
+    return (operands[number], operands[1 - number]), placed
 
 
 def values_of(operand: Operand) -> Iterator[Value]:

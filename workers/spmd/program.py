@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Union
 
 from workers.resharding.layout import Layout
+from workers.spmd.division import Division
 from workers.spmd.graph import Node, Operand, Value
-from workers.spmd.strategy import Division
 
 
 @dataclass(frozen=True)

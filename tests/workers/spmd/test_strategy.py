@@ -8,7 +8,7 @@ import pytest
 from workers.spmd.errors import StrategyError
 from workers.spmd.graph import Constant, Node, Value
 from workers.spmd.rules import rule_of
-from workers.spmd.strategy import divide, unknown_division
+from workers.spmd.strategy import divide
 
 
 def matmul(strategy, left=(8, 16), right=(16, 8)):
@@ -20,7 +20,7 @@ def matmul(strategy, left=(8, 16), right=(16, 8)):
 
 
 def division_of(node, devices=8):
-    return divide(node, rule_of(node), devices)
+    return divide(node, rule_of(node, 8), devices)
 
 
 @pytest.mark.parametrize(
@@ -83,12 +83,15 @@ def test_layout_objects_must_name_all_devices():
         division_of(node)
 
 
-def test_an_unknown_operator_divides_its_parameters_only():
+def test_an_operator_of_mindspore_without_a_rule_here_divides_its_parameters_only():
     x = Value("x", (8, 16), "Float32")
-    node = Node("Mystery", "", (x, x), (x,), {"in_strategy": ((2, 4), (2, 4))})
-    division, (first, second) = unknown_division(node, 8)
-    assert division.layout(first) == division.layout(second)
-    assert division.layout(first).split_counts == (2, 4)
+    node = Node("GroupNorm", "", (x, x), (x,), {"in_strategy": ((2, 4), (2, 4))})
+    signature = rule_of(node, 8)
+    division = divide(node, signature, 8)
+    assert not signature.known
+    for dims, at_work in zip(signature.inputs, signature.at_work, strict=True):
+        assert division.layout(dims).split_counts == (2, 4)
+        assert division.layout(at_work).split_counts == (1, 1)
 
 
 def test_constants_count_as_inputs_when_they_are_tensors():

@@ -1,0 +1,72 @@
+"""Boil a graph down to a few bytes, so that ranks can tell whether they run the same network."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+from workers.errors import InputError
+from workers.spmd.graph import Constant, Graph, Operand
+from workers.spmd.mesh import Mesh
+
+
+class DifferentNetworksError(InputError):
+    """Two ranks built networks that compute different things."""
+
+    def __init__(self, rank: int, peer: int) -> None:
+        super().__init__(rank, peer)
+        self.rank, self.peer = rank, peer
+
+    def __str__(self) -> str:
+        return (
+            f"ranks {self.rank} and {self.peer} built different networks: an operator or a"
+            " constant made in __init__ depends on the rank or is random; seed it, or save it"
+            " with the weights"
+        )
+
+
+def fingerprint(graph: Graph) -> np.ndarray:
+    """Return 32 bytes that depend on the operators, their order and their constants.
+
+    Names of values do not count: MindSpore numbers them as it goes.
+    """
+    numbers: dict[str, int] = {}
+    total = hashlib.sha256()
+
+    def add(operand: Operand) -> None:
+        if isinstance(operand, tuple):
+            total.update(b"(")
+            for item in operand:
+                add(item)
+            total.update(b")")
+        elif isinstance(operand, Constant):
+            value = operand.value
+            shown = (value.shape, value.dtype.str) if isinstance(value, np.ndarray) else value
+            total.update(repr(shown).encode())
+            if isinstance(value, np.ndarray):
+                total.update(np.ascontiguousarray(value).view(np.uint8).data)
+        else:
+            number = numbers.setdefault(operand.name, len(numbers))
+            total.update(repr((number, operand.shape, operand.dtype)).encode())
+
+    for node in graph.nodes:
+        total.update(repr((node.op, sorted(node.attributes.items()))).encode())
+        add(node.inputs)
+        add(node.outputs)
+    add(graph.outputs)
+    return np.frombuffer(total.digest(), np.uint8)
+
+
+def require_same(mesh: Mesh, graph_fingerprint: np.ndarray) -> None:
+    """Compare with the other ranks. Every rank; blocks until all ranks call it.
+
+    Raises:
+        DifferentNetworksError: another rank has another fingerprint.
+    """
+    everybody, call = tuple(range(mesh.rank_size)), "comparing networks"
+    mesh.publish(graph_fingerprint, everybody, call)
+    for rank in everybody:
+        if not np.array_equal(mesh.read(rank, graph_fingerprint, call), graph_fingerprint):
+            raise DifferentNetworksError(mesh.rank, rank)
+    mesh.done(everybody, call)
