@@ -1,124 +1,138 @@
 """Put the files of all ranks and their layouts together; refuse what does not fit together.
 
-Reads the headers of the files, never a tensor.
+Reads the headers of the files, and of tensors a few bytes at most.
 """
 
 from __future__ import annotations
 
-import glob
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from workers.resharding.checkpoint_file import CheckpointIndex, SavedTensor, read_index
+from workers.resharding.checkpoint_file import read_index
+from workers.resharding.counters import check_counters
 from workers.resharding.errors import (
     IncompleteFileError,
     LayoutError,
     MisplacedParameterError,
     SharedFileError,
     SliceMismatchError,
-    StrategyNeededError,
 )
+from workers.resharding.index import CheckpointIndex
 from workers.resharding.layout import Layout
-from workers.resharding.rank_files import PLACE, find_rank_files
-from workers.resharding.region import Region
+from workers.resharding.rank_files import find_rank_files, holds_ranks, whole_files
+from workers.resharding.saved import SavedParameter, SlicedCheckpoint
+from workers.resharding.steps import newest_common
 from workers.resharding.strategy_file import read_strategy_file
+from workers.resharding.whole_tensors import are_whole, require_whole
+
+__all__ = ["SavedParameter", "SlicedCheckpoint", "open_checkpoint"]
 
 
-@dataclass(frozen=True)
-class SavedParameter:
-    """A parameter of a checkpoint, and the ranks whose files hold its slices."""
-
-    layout: Layout
-    full_shape: tuple[int, ...]
-    dtype: str  # MindSpore's name
-    holders: tuple[int, ...]  # ranks; fewer than the layout's if replicas were saved once only
-
-    @property
-    def regions(self) -> Mapping[int, Region]:
-        """What the file of each holder holds."""
-        regions = self.layout.regions(self.full_shape)
-        if len(self.holders) == len(regions):
-            return regions
-        return {rank: regions[rank] for rank in self.holders}
-
-
-@dataclass(frozen=True)
-class SlicedCheckpoint:
-    """The files of all ranks that saved together."""
-
-    files: Mapping[int, CheckpointIndex]  # by global rank
-    parameters: Mapping[str, SavedParameter]  # optimizer state and counters among them
-
-
-def open_checkpoint(pattern: str, strategy: str | Path | None = None) -> SlicedCheckpoint:
+def open_checkpoint(
+    pattern: str, strategy: str | Path | None = None, key: bytes | None = None
+) -> SlicedCheckpoint:
     """Return what a set of checkpoint files holds, checked as a whole.
 
     Args:
         pattern: where the file of each rank lies: see ``find_rank_files``. Without a strategy,
-            one file that holds whole tensors.
+            files that hold whole tensors: one, or a folder with several that share the
+            parameters, or one of each rank that all hold the same.
         strategy: the strategy file, or folder of them, that was saved with the slices.
+        key: opens encrypted files.
 
     Raises:
         ReshardError: files or ranks are missing, torn, or contradict the strategy or each other.
     """
     if strategy is None:
-        return _open_whole(pattern)
+        return _open_whole(pattern, key)
     layouts = read_strategy_file(strategy)
     rank_count = 1 + max(layout.ranks[-1] for layout in layouts.values())
     paths = find_rank_files(pattern, rank_count)
-    files = {rank: read_index(path) for rank, path in paths.items()}
+    files = {rank: read_index(path, key) for rank, path in paths.items()}
+    return combine(files, layouts)
+
+
+def combine(
+    files: Mapping[int, CheckpointIndex], layouts: Mapping[str, Layout]
+) -> SlicedCheckpoint:
+    """Return what files hold together, of which a strategy tells the layouts."""
     stage_size = next(iter(layouts.values())).stage_size
     parameters = {}
     for name in dict.fromkeys(name for index in files.values() for name in index.tensors):
         layout = layouts.get(name) or _replicated(name, files, stage_size)
-        parameters[name] = _combine(name, layout, files)
+        parameters[name] = _combine(name, layout, name in layouts, files)
+    check_counters(files)
+    if are_whole(files, parameters):
+        parameters = {name: _whole(name, saved, files) for name, saved in parameters.items()}
     _refuse_shared_files(files, parameters)
     return SlicedCheckpoint(files, parameters)
 
 
-def _open_whole(pattern: str) -> SlicedCheckpoint:
-    """Open one file that holds whole tensors, such as integrated_save=True writes."""
-    path = Path(pattern)
-    if not path.exists():
-        matches = glob.glob(pattern)
-        path = Path(matches[0]) if len(matches) == 1 else path
-    if PLACE in pattern or path.is_dir():
-        raise StrategyNeededError(pattern)
-    files = {0: read_index(path)}
+def _open_whole(pattern: str, key: bytes | None) -> SlicedCheckpoint:
+    """Open files that hold whole tensors, such as integrated_save=True writes."""
+    if holds_ranks(pattern):
+        paths: Sequence[Path] = list(find_rank_files(pattern, None).values())
+        files = {rank: read_index(path, key) for rank, path in enumerate(paths)}
+        require_whole(pattern, files)
+        return combine(files, {"": Layout((len(files),), ())})
+    paths = whole_files(pattern) or [Path(pattern)]
+    files = {number: read_index(path, key) for number, path in enumerate(paths)}
+    holders: dict[str, int] = {}
+    for number, index in files.items():
+        if any(name in holders for name in index.tensors):  # not parts: one file for each step
+            path = newest_common(pattern, {0: list(map(str, paths))})[0]
+            files, holders = {0: read_index(path, key)}, {}
+            holders.update(dict.fromkeys(files[0].tensors, 0))
+            break
+        holders.update(dict.fromkeys(index.tensors, number))
     parameters = {}
-    for name, tensor in files[0].tensors.items():
-        layout = Layout((1,), ((),) * len(tensor.dims))
-        parameters[name] = SavedParameter(layout, tensor.dims, tensor.dtype, (0,))
+    for name, number in holders.items():
+        tensor = files[number].tensors[name]
+        layout = Layout((len(files),), ((),) * len(tensor.dims))
+        parameters[name] = SavedParameter(layout, tensor.dims, tensor.dtype, (number,), False)
     return SlicedCheckpoint(files, parameters)
 
 
-def _combine(name: str, layout: Layout, files: Mapping[int, CheckpointIndex]) -> SavedParameter:
+def _combine(
+    name: str, layout: Layout, in_strategy: bool, files: Mapping[int, CheckpointIndex]
+) -> SavedParameter:
     """Return what the slices of all ranks make together."""
     holders = tuple(rank for rank in layout.ranks if name in files[rank].tensors)
     if not holders:
         where = next(index for index in files.values() if name in index.tensors)
         raise MisplacedParameterError(name, str(where.path), layout.ranks)
     first = files[holders[0]].tensors[name]
-    for rank in holders:
-        other = files[rank].tensors[name]
-        if (other.dims, other.dtype) != (first.dims, first.dtype):
-            raise SliceMismatchError(
-                name,
-                str(files[holders[0]].path),
-                _describe(first),
-                str(files[rank].path),
-                _describe(other),
-            )
     try:
         if len(layout.axes) > len(first.dims):
             layout = layout.folded(len(first.dims))
         full_shape = layout.full_shape(first.dims)
-        saved = SavedParameter(layout, full_shape, first.dtype, holders)
+        saved = SavedParameter(layout, full_shape, first.dtype, holders, in_strategy)
+        _check_slices(name, saved, files)
         _check_holders(name, saved, files)
     except LayoutError as error:
         raise error.of(name) from error
     return saved
+
+
+def _check_slices(
+    name: str, saved: SavedParameter, files: Mapping[int, CheckpointIndex]
+) -> None:
+    """Refuse a slice that has not the shape and type which the layout and the others ask for."""
+    layout, lowest = saved.layout, saved.holders[0]
+    alike = files[lowest].tensors[name].dims if not layout.split_sizes else None
+    for rank in saved.holders:
+        tensor = files[rank].tensors[name]
+        dims = alike or layout.stored_shape(rank, saved.full_shape)
+        if (tensor.dims, tensor.dtype) != (dims, saved.dtype):
+            raise SliceMismatchError(
+                name,
+                str(files[lowest].path),
+                _describe(saved.dtype, dims),
+                str(files[rank].path),
+                _describe(tensor.dtype, tensor.dims),
+            )
+    layout.boxes(lowest, saved.full_shape)  # the fields of a parameter must divide its rows
 
 
 def _check_holders(
@@ -128,14 +142,14 @@ def _check_holders(
 
     With remove_redundancy=True every slice is saved exactly once, by any of its replicas.
     """
-    absent = sorted(set(saved.layout.ranks) - set(saved.holders))
-    if not absent:
+    if saved.only is None:
         return
-    boxes = list(saved.regions.values())
-    needed = set(saved.layout.regions(saved.full_shape).values())
-    if not len(boxes) == len(set(boxes)) == len(needed):
+    slices = list(saved.boxes.values())
+    needed = set(replace(saved, holders=saved.layout.ranks).boxes.values())
+    if not len(slices) == len(set(slices)) == len(needed):
+        absent = min(set(saved.layout.ranks) - saved.only)
         raise IncompleteFileError(
-            name, absent[0], str(files[absent[0]].path), str(files[saved.holders[0]].path)
+            name, absent, str(files[absent].path), str(files[saved.holders[0]].path)
         )
 
 
@@ -147,6 +161,15 @@ def _replicated(name: str, files: Mapping[int, CheckpointIndex], stage_size: int
     return Layout((stage_size,), ((),) * len(dims), stages=tuple(stages))
 
 
+def _whole(
+    name: str, saved: SavedParameter, files: Mapping[int, CheckpointIndex]
+) -> SavedParameter:
+    """Return a parameter of which every holder holds all."""
+    dims = files[saved.holders[0]].tensors[name].dims
+    layout = Layout(saved.layout.device_matrix, ((),) * len(dims), stages=saved.layout.stages)
+    return replace(saved, layout=layout, full_shape=dims)
+
+
 def _refuse_shared_files(
     files: Mapping[int, CheckpointIndex], parameters: Mapping[str, SavedParameter]
 ) -> None:
@@ -155,10 +178,10 @@ def _refuse_shared_files(
     for rank, index in files.items():
         other = first_user.setdefault((index.identity.device, index.identity.inode), rank)
         for name, saved in parameters.items() if other != rank else ():
-            regions = saved.regions
-            if regions.get(rank) != regions.get(other):
+            boxes = saved.boxes
+            if boxes.get(rank) != boxes.get(other):
                 raise SharedFileError(name, other, str(files[other].path), rank, str(index.path))
 
 
-def _describe(tensor: SavedTensor) -> str:
-    return f"{tensor.dtype} {list(tensor.dims)}"
+def _describe(dtype: str, dims: tuple[int, ...]) -> str:
+    return f"{dtype} {list(dims)}"

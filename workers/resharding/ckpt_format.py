@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 
 from workers.resharding import wire
 from workers.resharding.dtypes import STORAGE
@@ -41,7 +40,7 @@ def read_tensors(source: Source, size: int) -> tuple[dict[str, SavedTensor], int
             raise WireError(field.start, "this is no checkpoint; is it a strategy file?")
         name, tensor = _read_value(source, field)
         chunks = tensors.setdefault(name, [])
-        if chunks and (name != last or replace(chunks[0], chunks=tensor.chunks) != tensor):
+        if chunks and (name != last or chunks[0]._replace(chunks=tensor.chunks) != tensor):
             raise WireError(field.start, f"{name} comes a second time")
         chunks.append(tensor)
         last = name
@@ -79,15 +78,17 @@ def _read_tensor(source: Source, tensor: Field) -> SavedTensor:
             dtype = wire.text(source, field)
         elif field.number == _CONTENT and field.wire_type == wire.BYTES:
             content = Chunk(field.start, field.size)
-        if len(dims) > _MOST_DIMS or any(size < 0 for size in dims):
-            raise WireError(tensor.start, f"a tensor has the impossible shape {dims[:_MOST_DIMS]}")
+        if len(dims) > _MOST_DIMS:
+            break
+    if len(dims) > _MOST_DIMS or min(dims, default=0) < 0:
+        raise WireError(tensor.start, f"a tensor has the impossible shape {dims[:_MOST_DIMS]}")
     return SavedTensor(dtype, tuple(dims), (content,))
 
 
 def _joined(chunks: list[SavedTensor]) -> SavedTensor:
     if len(chunks) == 1:
         return chunks[0]
-    return replace(chunks[0], chunks=tuple(run for chunk in chunks for run in chunk.chunks))
+    return chunks[0]._replace(chunks=tuple(run for chunk in chunks for run in chunk.chunks))
 
 
 def _checked(name: str, tensor: SavedTensor) -> SavedTensor:
@@ -99,7 +100,7 @@ def _checked(name: str, tensor: SavedTensor) -> SavedTensor:
         return tensor
     itemsize = STORAGE[tensor.dtype].itemsize
     if tensor.dims == (0,) and tensor.nbytes == itemsize:
-        return replace(tensor, dims=())  # a scalar, as MindSpore 2.0 wrote it
+        return tensor._replace(dims=())  # a scalar, as MindSpore 2.0 wrote it
     needed = math.prod(tensor.dims) * itemsize
     if tensor.nbytes != needed or any(chunk.nbytes % itemsize for chunk in tensor.chunks):
         raise WireError(

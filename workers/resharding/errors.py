@@ -90,7 +90,7 @@ class CheckpointFormatError(ReshardError):
 
 
 class EncryptedCheckpointError(ReshardError):
-    """A checkpoint file is encrypted."""
+    """A checkpoint file is encrypted, and there is no key."""
 
     def __init__(self, path: str, cipher: str) -> None:
         super().__init__(path, cipher)
@@ -98,19 +98,32 @@ class EncryptedCheckpointError(ReshardError):
 
     def __str__(self) -> str:
         return (
-            f"{self.path}: the file is encrypted ({self.cipher}), which is not supported; load it"
-            " with mindspore.load_checkpoint and its dec_key, and save it without enc_key"
+            f"{self.path}: the file is encrypted ({self.cipher}); give its key, in a file or in"
+            " hexadecimal in the environment variable LAUNCHER_CHECKPOINT_KEY"
         )
+
+
+class DecryptionError(ReshardError):
+    """A key cannot be used, or an encrypted file cannot be opened with it."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path, self.reason = path, reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}; give the key that was enc_key when the file was saved"
 
 
 class MissingRankError(ReshardError):
     """Ranks have no checkpoint file."""
 
-    def __init__(self, pattern: str, ranks: tuple[int, ...], rank_count: int) -> None:
+    def __init__(self, pattern: str, ranks: tuple[int, ...], rank_count: int | None) -> None:
         super().__init__(pattern, ranks, rank_count)
         self.pattern, self.ranks, self.rank_count = pattern, ranks, rank_count
 
     def __str__(self) -> str:
+        if self.rank_count is None:
+            return f"no checkpoint file: nothing matches {self.looked_for}"
         if "{rank}" not in self.pattern:
             return (
                 f"{self.pattern}: this is one file, but the strategy is for {self.rank_count}"
@@ -202,14 +215,14 @@ class SharedFileError(ReshardError):
 class StrategyNeededError(ReshardError):
     """Files of several ranks cannot be understood without a strategy."""
 
-    def __init__(self, pattern: str) -> None:
-        super().__init__(pattern)
-        self.pattern = pattern
+    def __init__(self, pattern: str, reason: str) -> None:
+        super().__init__(pattern, reason)
+        self.pattern, self.reason = pattern, reason
 
     def __str__(self) -> str:
         return (
-            f"{self.pattern}: the files of several ranks hold slices; give the strategy file that"
-            " was saved with them, or the one file that holds whole tensors"
+            f"{self.pattern}: the files of several ranks hold slices ({self.reason}); give the"
+            " strategy file that was saved with them, or the one file that holds whole tensors"
         )
 
 
@@ -315,6 +328,50 @@ class DtypeMismatchError(ReshardError):
         )
 
 
+class CounterMismatchError(ReshardError):
+    """Ranks counted to different steps."""
+
+    def __init__(self, counter: str, first: str, value: int, second: str, other: int) -> None:
+        super().__init__(counter, first, value, second, other)
+        self.counter, self.first, self.value = counter, first, value
+        self.second, self.other = second, other
+
+    def __str__(self) -> str:
+        return (
+            f"{self.first} and {self.second} are of different steps: {self.counter} is"
+            f" {self.value} in the one and {self.other} in the other; take files of one step"
+        )
+
+
+class ChecksumError(ReshardError):
+    """The content of a checkpoint file is not what its checksum says."""
+
+    def __init__(self, path: str, expected: int, found: int) -> None:
+        super().__init__(path, expected, found)
+        self.path, self.expected, self.found = path, expected, found
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path}: the content has the CRC-32 {self.found:08x}, the file says"
+            f" {self.expected:08x}; it was damaged after it was saved: copy it again"
+        )
+
+
+class ReplicaMismatchError(ReshardError):
+    """Two ranks that hold the same slice hold different bytes."""
+
+    def __init__(self, parameter: str, path: str, other: str, offset: int) -> None:
+        super().__init__(parameter, path, other, offset)
+        self.parameter, self.path, self.other, self.offset = parameter, path, other, offset
+
+    def __str__(self) -> str:
+        return (
+            f"{self.parameter}: {self.path} and {self.other} should hold the same, but differ from"
+            f" byte {self.offset} of the slice on; is one file damaged, of another step or run, or"
+            " the strategy of another run?"
+        )
+
+
 class FileChangedError(ReshardError):
     """A checkpoint file was written, or removed, after its index was read."""
 
@@ -324,3 +381,14 @@ class FileChangedError(ReshardError):
 
     def __str__(self) -> str:
         return f"{self.path} has changed since its index was read; wait until its writer is done"
+
+
+class TargetFolderError(ReshardError):
+    """The folder that a conversion should make cannot be made."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path, self.reason = path, reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"

@@ -1,4 +1,4 @@
-"""Decide which cell of a grid each rank of a pipeline stage holds. Only numbers, no tensor shapes."""
+"""Decide which cell of a grid each rank of a pipeline stage holds. Knows no tensor shapes."""
 
 from __future__ import annotations
 

@@ -18,8 +18,7 @@ class Chunk(NamedTuple):
     nbytes: int
 
 
-@dataclass(frozen=True)
-class SavedTensor:
+class SavedTensor(NamedTuple):
     """A parameter of a checkpoint file: its chunks, one after the other, hold it row by row."""
 
     dtype: str  # MindSpore's name; may be one that nobody can load

@@ -10,7 +10,7 @@ import itertools
 import math
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from types import MappingProxyType
@@ -20,7 +20,8 @@ from workers.resharding.errors import LayoutError
 from workers.resharding.grid import Cell, Grid, make_grid
 from workers.resharding.region import Region
 
-_MOST_RANKS = 1 << 20  # of a stage; more than that is damage
+_MOST_RANKS, _MOST_DIMS = 1 << 17, 64  # of a stage, and of a matrix; more than that is damage
+_MOST_FOLDED = 12  # dims; the number of ways to fold them grows fast
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Layout:
     split_sizes: tuple[int, ...] = ()  # rows of each slice when they differ; (): all alike
 
     def __post_init__(self) -> None:
+        if max(len(self.device_matrix), len(self.axes)) > _MOST_DIMS:
+            raise LayoutError("it has too many dims", f"{len(self.device_matrix)} axes")
         if any(size < 1 for size in self.device_matrix) or self.stage_size > _MOST_RANKS:
             raise LayoutError("the device matrix is impossible", str(self))
         used = Counter(axis for axes in self.axes for axis in axes)
@@ -148,28 +151,29 @@ class Layout:
         full_shape: Sequence[int],
         nearest: int,
         among: Collection[int] | None = None,
-    ) -> dict[int, Region]:
-        """Return the ranks to read ``wanted`` from, each with the one box that it stores.
+    ) -> Iterator[tuple[int, Region, Region]]:
+        """Yield the ranks to read parts of ``wanted`` from; the parts are disjoint.
 
         Of ranks that store the same, it is the one nearest to ``nearest``, the lower in a tie.
-        What this costs depends on the parts that ``wanted`` touches, not on the number of ranks.
+        With each rank come the part in the coordinates of its slice, and in those of ``wanted``.
+        What this costs depends on the parts that are touched, not on the number of ranks.
 
         Args:
             among: the ranks that may be read; None for all.
         """
-        edges, holders = self._edges(full_shape), _holders(self)
-        touched = (
-            range(bisect_right(edge, first) - 1, bisect_left(edge, last))
-            for edge, first, last in zip(edges, wanted.start, wanted.stop)
-        )
-        found = {}
-        for cell in itertools.product(*touched):
+        holders = _holders(self)
+        touched = [
+            list(_touched(edge, first, last))
+            for edge, first, last in zip(self._edges(full_shape), wanted.start, wanted.stop)
+        ]
+        for parts in itertools.product(*touched):
+            cell, held_from, held_to, into_from, into_to = zip(*parts) if parts else ((),) * 5
             ranks = holders.get(cell, ())
             if among is not None:
                 ranks = tuple(rank for rank in ranks if rank in among)
             if ranks:
-                found[_nearest(ranks, nearest)] = _box(cell, edges)
-        return found
+                held, into = Region(held_from, held_to), Region(into_from, into_to)
+                yield _nearest(ranks, nearest), held, into
 
     def _edges(self, full_shape: Sequence[int]) -> list[Sequence[int]]:
         """Return for each dim where its parts begin, and where the last one ends."""
@@ -179,7 +183,8 @@ class Layout:
             reason = f"the parts have {sum(self.split_sizes)} rows, the tensor has {sizes[0]}"
             raise LayoutError(reason, str(self))
         if self.field_size and sizes[0] % self.field_size:
-            reason = f"dim 0 of shape {list(full_shape)} cannot be cut into {self.field_size} fields"
+            fields = f"{self.field_size} fields"
+            reason = f"dim 0 of shape {list(full_shape)} cannot be cut into {fields}"
             raise LayoutError(reason, str(self))
         if self.field_size:
             sizes = (sizes[0] // self.field_size, *sizes[1:])
@@ -201,7 +206,7 @@ class Layout:
         MindSpore's JSON strategy files give a dim that several axes split as several dims, one
         for each of those axes. Neighbours are folded together again, if there is only one way.
         """
-        ways = list(_foldings(self.axes, ndim))
+        ways = _foldings(self.axes, ndim) if len(self.axes) <= _MOST_FOLDED else []
         if len(ways) != 1:
             raise LayoutError(
                 f"it is for {len(self.axes)} dims, the tensor has {ndim}, and there are"
@@ -257,8 +262,21 @@ def _box(cell: Cell, edges: Sequence[Sequence[int]]) -> Region:
     )
 
 
+def _touched(edge: Sequence[int], first: int, last: int) -> Iterator[tuple[int, ...]]:
+    """Yield the parts of a dim that hold some of ``first`` .. ``last``.
+
+    With each part come the bounds of what it holds, counted from its own begin and from ``first``.
+    """
+    for part in range(bisect_right(edge, first) - 1, bisect_left(edge, last)):
+        begin = edge[part]
+        low, high = max(begin, first), min(edge[part + 1], last)
+        yield part, low - begin, high - begin, low - first, high - first
+
+
 def _nearest(ranks: Sequence[int], to: int) -> int:
     """Return the one of some ranks, in order, that is nearest; the lower in a tie."""
+    if len(ranks) == 1:
+        return ranks[0]
     place = bisect_left(ranks, to)
     return min(ranks[max(place - 1, 0) : place + 1], key=lambda rank: abs(rank - to))
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import fnmatch
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from workers.resharding.checkpoint import SavedParameter, SlicedCheckpoint
-from workers.resharding.checkpoint_file import FileIdentity, SavedTensor
 from workers.resharding.dtypes import STORAGE
 from workers.resharding.errors import (
     CoverageError,
@@ -21,8 +20,10 @@ from workers.resharding.errors import (
     OverlapError,
     ShapeMismatchError,
 )
+from workers.resharding.index import CheckpointIndex, SavedTensor
 from workers.resharding.layout import Layout
 from workers.resharding.region import Region, first_overlap, flat_boxes
+from workers.resharding.saved import SavedParameter, SlicedCheckpoint
 
 
 class Wanted(Protocol):
@@ -38,8 +39,7 @@ class Wanted(Protocol):
     def dtype(self) -> str: ...  # MindSpore's name
 
 
-@dataclass(frozen=True)
-class CopyStep:
+class CopyStep(NamedTuple):
     """One box that goes from the saved slice of a rank into the wanted box."""
 
     source_rank: int
@@ -84,8 +84,7 @@ def plan_parameter(
     )
 
 
-@dataclass(frozen=True)
-class FileRead:
+class FileRead(NamedTuple):
     """A box of one file that goes into a box of the wanted slice."""
 
     path: Path
@@ -115,7 +114,7 @@ class LoadPlan:
 
     rank: int
     slices: tuple[SlicePlan, ...]
-    files: Mapping[Path, FileIdentity]
+    files: Mapping[Path, CheckpointIndex]  # of the files to read
 
     @cached_property
     def bytes_by_file(self) -> Mapping[Path, int]:
@@ -137,39 +136,106 @@ class LoadPlan:
 
 
 def plan_rank(
-    checkpoint: SlicedCheckpoint, wanted: Mapping[str, Wanted], rank: int
+    checkpoint: SlicedCheckpoint,
+    wanted: Mapping[str, Wanted],
+    rank: int,
+    allow_missing: Sequence[str] = (),
 ) -> LoadPlan:
     """Return the reads that give a rank its slice of every wanted parameter.
 
     What the checkpoint holds beyond that (optimizer state, counters) is not read.
 
+    Args:
+        allow_missing: patterns (``head.*``) of parameters that the checkpoint may lack; they are
+            left out of the plan.
+
     Raises:
-        MissingParametersError: the checkpoint lacks parameters.
+        MissingParametersError: the checkpoint lacks other parameters.
         ShapeMismatchError, DtypeMismatchError: a parameter is not what the network wants.
         LayoutError: a wanted layout does not fit its parameter.
         OverlapError, CoverageError: the saved slices do not make the wanted one.
     """
     missing = tuple(name for name in wanted if name not in checkpoint.parameters)
-    if missing:
-        similar = difflib.get_close_matches(missing[0], checkpoint.parameters)
+    refused = tuple(
+        name
+        for name in missing
+        if not any(fnmatch.fnmatchcase(name, pattern) for pattern in allow_missing)
+    )
+    if refused:
+        similar = difflib.get_close_matches(refused[0], checkpoint.parameters)
         path = next(iter(checkpoint.files.values())).path
-        raise MissingParametersError(missing, str(path), tuple(similar))
-    slices = tuple(_plan_slice(checkpoint, name, wanted[name], rank) for name in wanted)
+        raise MissingParametersError(refused, str(path), tuple(similar))
+    slices = []
+    for name, want in wanted.items():
+        if name in checkpoint.parameters:
+            boxes = wanted_boxes(checkpoint, name, want, rank)
+            slices.append(plan_slice(checkpoint, name, boxes, rank))
+    return make_plan(checkpoint, slices, rank)
+
+
+def make_plan(
+    checkpoint: SlicedCheckpoint, slices: Sequence[SlicePlan], rank: int
+) -> LoadPlan:
+    """Return the plan of some slices, with the files that they are read from."""
     paths = {read.path for part in slices for read in part.reads}
-    files = {index.path: index.identity for index in checkpoint.files.values()}
-    return LoadPlan(rank, slices, {path: files[path] for path in files if path in paths})
+    files = {index.path: index for index in checkpoint.files.values() if index.path in paths}
+    return LoadPlan(rank, tuple(slices), files)
 
 
-def _plan_slice(checkpoint: SlicedCheckpoint, name: str, want: Wanted, rank: int) -> SlicePlan:
+def wanted_boxes(
+    checkpoint: SlicedCheckpoint, name: str, want: Wanted, rank: int
+) -> tuple[Region, ...]:
+    """Return what a rank wants of a parameter, checked to be the parameter that was saved."""
     saved = checkpoint.parameters[name]
     _check_same_tensor(checkpoint, name, want, saved)
     try:
-        region = want.layout.region(rank, want.full_shape)
+        return want.layout.boxes(rank, want.full_shape)
     except LayoutError as error:
         raise error.of(name) from error
-    steps = plan_parameter(name, region, saved.regions, nearest=rank)
-    reads = tuple(read for step in steps for read in _file_reads(checkpoint, name, step))
-    return SlicePlan(name, saved.dtype, region.shape, reads)
+
+
+def plan_slice(
+    checkpoint: SlicedCheckpoint, name: str, boxes: Sequence[Region], rank: int
+) -> SlicePlan:
+    """Return the reads of one slice: of one box, or of several whose rows follow each other."""
+    saved = checkpoint.parameters[name]
+    reads: list[FileRead] = []
+    row = 0
+    for box in boxes:
+        for step in _plan_box(name, box, saved, rank):
+            reads += _file_reads(checkpoint.files[step.source_rank], name, step, row)
+        row += box.shape[0] if len(boxes) > 1 else 0
+    shape = boxes[0].shape if len(boxes) == 1 else (row, *boxes[0].shape[1:])
+    return SlicePlan(name, saved.dtype, shape, tuple(reads))
+
+
+def _plan_box(
+    name: str, box: Region, saved: SavedParameter, rank: int
+) -> Iterable[CopyStep]:
+    layout, fields = saved.layout, saved.layout.field_size
+    if box.num_elements == 0:
+        return ()
+    if fields < 2:
+        sources = layout.sources(box, saved.full_shape, rank, saved.only)
+        steps = tuple(CopyStep(*source) for source in sources)
+        covered = sum(step.target.num_elements for step in steps)
+        if covered != box.num_elements:
+            raise CoverageError(name, box.num_elements, covered)
+        return steps
+    # A rank has a box of each field; they are numbered as if each came from a rank of its own.
+    regions = {
+        holder * fields + field: region
+        for holder, boxes in saved.boxes.items()
+        for field, region in enumerate(boxes)
+    }
+    return (
+        CopyStep(
+            step.source_rank // fields,
+            step.source.shifted(step.source_rank % fields * regions[step.source_rank].shape[0]),
+            step.target,
+        )
+        for step in plan_parameter(name, box, regions, rank * fields)
+    )
 
 
 def _check_same_tensor(
@@ -189,14 +255,20 @@ def _check_same_tensor(
         )
 
 
-def _file_reads(checkpoint: SlicedCheckpoint, name: str, step: CopyStep) -> Iterator[FileRead]:
+def _file_reads(
+    index: CheckpointIndex, name: str, step: CopyStep, row: int
+) -> Iterator[FileRead]:
     """Divide a copy among the blocks in which the file of its source rank holds the slice."""
-    index = checkpoint.files[step.source_rank]
-    for offset, block in _blocks(index.tensors[name]):
+    tensor = index.tensors[name]
+    goal = step.target.shifted(row) if row else step.target
+    if len(tensor.chunks) == 1:
+        yield FileRead(index.path, tensor.chunks[0].offset, tensor.dims, step.source, goal)
+        return
+    for offset, block in _blocks(tensor):
         common = block.intersect(step.source)
         if common is not None:
             in_step = common.relative_to(step.source)
-            start = tuple(map(int.__add__, in_step.start, step.target.start))
+            start = tuple(map(int.__add__, in_step.start, goal.start))
             target = Region(start, tuple(map(int.__add__, start, common.shape)))
             yield FileRead(index.path, offset, block.shape, common.relative_to(block), target)
 

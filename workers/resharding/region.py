@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import combinations
-from operator import lt, sub
+from operator import add, lt, sub
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Region:
+class Region(NamedTuple):
     """The elements ``start[d] <= i[d] < stop[d]`` of a tensor; a scalar has no dims."""
 
     start: tuple[int, ...]
@@ -40,6 +39,11 @@ class Region:
         return Region(
             tuple(map(sub, self.start, origin.start)), tuple(map(sub, self.stop, origin.start))
         )
+
+    def placed_in(self, origin: Region) -> Region:
+        """Return a box that is counted from the first element of ``origin``, as it is there."""
+        start = tuple(map(add, self.start, origin.start))
+        return Region(start, tuple(map(add, self.stop, origin.start)))
 
     def shifted(self, rows: int) -> Region:
         """Return the same box, ``rows`` further along dim 0."""
@@ -83,7 +87,7 @@ def _within_row(shape: tuple[int, ...], index: int, first: int, last: int) -> It
 
 
 def row_blocks(shape: tuple[int, ...], most: int) -> Iterator[Region]:
-    """Yield boxes of at most ``most`` elements, each a run of memory, that together are a tensor."""
+    """Yield boxes of at most ``most`` elements, each a run of memory; they make up a tensor."""
     row = math.prod(shape[1:])
     if not shape or math.prod(shape) <= most:
         yield Region.whole(shape)

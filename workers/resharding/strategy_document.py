@@ -15,7 +15,7 @@ from workers.resharding.errors import LayoutError, StrategyFileError
 from workers.resharding.layout import Layout
 
 _MERGED, _COMPILED = 1, 2  # current_stage: a merged file has 1, a compiler counts on from 2
-_STAGE_PREFIX = re.compile(r"(\d+)-(.+)", re.DOTALL)  # of every name in a merged file
+_STAGE_PREFIX = re.compile(r"([0-9]{1,5})-(.+)", re.DOTALL)  # of every name in a merged file
 
 
 def parse_strategy(document: Mapping[str, Any], source: str) -> Iterator[tuple[str, Layout]]:

@@ -6,9 +6,10 @@ MindSpore merged from them, gives the layouts of all stages.
 
 from __future__ import annotations
 
+import glob
 import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,12 @@ from workers.resharding import strategy_proto
 from workers.resharding.atomic import atomic_file
 from workers.resharding.errors import StrategyFileError
 from workers.resharding.layout import Layout
+from workers.resharding.layout_document import is_layout_document, parse_layouts
 from workers.resharding.strategy_document import parse_strategy, strategy_document
 from workers.resharding.wire import WireError
+
+_PLACE = "{rank}"
+_MOST_NBYTES = 256 << 20  # of a file; a hundred bytes are enough for a parameter
 
 
 def read_strategy_file(path: str | Path) -> dict[str, Layout]:
@@ -29,7 +34,8 @@ def read_strategy_file(path: str | Path) -> dict[str, Layout]:
 
     Args:
         path: a file of one stage, a merged file, or a folder with a file for each stage or for
-            each rank (the ranks of a stage all save the same).
+            each rank (the ranks of a stage all save the same), or a pattern with ``{rank}``.
+            Layouts in JSON as ``layout_document`` knows them are read, too.
 
     Raises:
         StrategyFileError: a file cannot be read, files contradict each other, or the file of a
@@ -38,7 +44,7 @@ def read_strategy_file(path: str | Path) -> dict[str, Layout]:
     path = Path(path)
     found: dict[str, dict[int, Layout]] = defaultdict(dict)  # parameter -> stage -> layout
     for file in _files(path):
-        for parameter, layout in parse_strategy(_read_document(file), str(file)):
+        for parameter, layout in parse_document(_read_document(file), str(file)):
             known = found[parameter].setdefault(layout.stages[0], layout)
             if known != layout:
                 raise StrategyFileError(
@@ -57,6 +63,11 @@ def write_strategy_file(path: str | Path, layouts: Mapping[str, Layout]) -> None
 
 
 def _files(path: Path) -> list[Path]:
+    if _PLACE in str(path):
+        files = sorted(map(Path, glob.glob(str(path).replace(_PLACE, "*"))))
+        if not files:
+            raise StrategyFileError(str(path), "there is no such file of any rank")
+        return files
     if not path.is_dir():
         return [path]
     files = sorted(file for file in path.iterdir() if file.suffix in (".ckpt", ".json"))
@@ -67,9 +78,19 @@ def _files(path: Path) -> list[Path]:
 
 def _read_document(file: Path) -> Mapping[str, Any]:
     try:
-        content = file.read_bytes()
+        if file.stat().st_size > _MOST_NBYTES:
+            raise StrategyFileError(str(file), "it is too large; is it a checkpoint?")
+        return decode_strategy(file.read_bytes(), str(file))
     except OSError as error:
         raise StrategyFileError(str(file), f"it cannot be read: {error.strerror}") from error
+
+
+def decode_strategy(content: bytes, source: str) -> Mapping[str, Any]:
+    """Return the document in the bytes of a file; ``source`` names it in errors.
+
+    Raises:
+        StrategyFileError: the bytes are neither protobuf nor JSON.
+    """
     try:
         if content.lstrip().startswith(b"{"):
             document = json.loads(content)
@@ -77,11 +98,17 @@ def _read_document(file: Path) -> Mapping[str, Any]:
             document = strategy_proto.decode(content)
     except (ValueError, RecursionError, WireError) as error:
         raise StrategyFileError(
-            str(file), f"it is no strategy, in protobuf or JSON ({error}); is it a checkpoint?"
+            source, f"it is no strategy, in protobuf or JSON ({error}); is it a checkpoint?"
         ) from error
     if not isinstance(document, dict):
-        raise StrategyFileError(str(file), "it holds no object")
+        raise StrategyFileError(source, "it holds no object")
     return document
+
+
+def parse_document(document: Mapping[str, Any], source: str) -> Iterator[tuple[str, Layout]]:
+    """Yield each parameter of a decoded file of any kind, with its layout in one stage."""
+    parse = parse_layouts if is_layout_document(document) else parse_strategy
+    return parse(document, source)
 
 
 def _check_stages(source: str, found: Mapping[str, Mapping[int, Layout]]) -> None:
@@ -94,6 +121,8 @@ def _check_stages(source: str, found: Mapping[str, Mapping[int, Layout]]) -> Non
             f"it is for stages {sorted(present)} of a pipeline, stages {missing} are missing; name"
             " a folder with the files of all stages, or the file merged from them",
         )
+    if not found:
+        raise StrategyFileError(source, "it holds no layouts")
     layouts = [(name, layout) for name, stages in found.items() for layout in stages.values()]
     size = layouts[0][1].stage_size
     for name, layout in layouts:

@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 _FIXED_SIZES = {FIXED64: 8, FIXED32: 4}
 _LONGEST_VARINT = 10
+_AHEAD = 128  # bytes that are taken at once; the fields of a header are short
 _UINT64 = (1 << 64) - 1
 
 
@@ -52,42 +53,59 @@ def fields(source: Source, start: int, stop: int) -> Iterator[Field]:
     Raises:
         WireError: a field is malformed, or reaches beyond ``stop``.
     """
-    position = start
+    position = first = start
+    head = b""  # the bytes from ``first`` on
     while position < stop:
-        key, content = read_varint(source, position, stop)
+        if position - first + 2 * _LONGEST_VARINT > len(head) and first + len(head) < stop:
+            first, head = position, source[position : min(position + _AHEAD, stop)]
+        key, used = head[position - first], position - first + 1
+        if key >= 0x80:
+            key, used = _decode(head, used - 1, position)
         number, wire_type = key >> 3, key & 7
         if number == 0:
             raise WireError(position, "a field has the number 0")
-        value = 0
+        value = size = 0
         if wire_type == VARINT:
-            value, end = read_varint(source, content, stop)
+            value, used = _decode(head, used, position)
         elif wire_type == BYTES:
-            size, content = read_varint(source, content, stop)
-            end = content + size
+            size, used = _decode(head, used, position)
         elif wire_type in _FIXED_SIZES:
-            end = content + _FIXED_SIZES[wire_type]
+            size = _FIXED_SIZES[wire_type]
         else:
             raise WireError(position, f"a field has the unknown type {wire_type}")
+        begin = first + used
+        end = begin + size
         if end > stop:
             raise WireError(position, f"{end - stop} bytes of field {number} are missing")
-        yield Field(number, wire_type, content, end, value)
+        yield Field(number, wire_type, begin, end, value)
         position = end
 
 
 def read_varint(source: Source, position: int, stop: int) -> tuple[int, int]:
     """Return the unsigned number that starts at ``position``, and where it ends."""
-    content = source[position : min(position + _LONGEST_VARINT, stop)]
-    if content and content[0] < 0x80:
-        return content[0], position + 1
+    head = source[position : min(position + _LONGEST_VARINT, stop)]
+    value, used = _decode(head, 0, position)
+    return value, position + used
+
+
+def _decode(head: bytes, at: int, position: int) -> tuple[int, int]:
+    """Return the number at an index of ``head``, and the index after it.
+
+    Args:
+        position: of ``head`` in the file, for errors.
+    """
+    if at < len(head) and head[at] < 0x80:
+        return head[at], at + 1
     value = 0
-    for index, byte in enumerate(content):
-        value |= (byte & 0x7F) << (7 * index)
+    for index in range(at, min(at + _LONGEST_VARINT, len(head))):
+        byte = head[index]
+        value |= (byte & 0x7F) << (7 * (index - at))
         if byte < 0x80:
-            return value & _UINT64, position + index + 1
+            return value & _UINT64, index + 1
     raise WireError(position, "a number does not end")
 
 
-def integers(source: Source, field: Field, most: int = 1 << 20) -> list[int]:
+def integers(source: Source, field: Field, most: int = 1 << 17) -> list[int]:
     """Return the numbers of a repeated integer field, packed or not; no more than ``most``."""
     if field.wire_type == VARINT:
         return [signed(field.value)]

@@ -42,19 +42,26 @@ def want() -> Want:
 def save() -> Save:
     """Save tensors as slices: (folder, tensors, layouts); returns the pattern and the strategy."""
 
+    def cut(array: np.ndarray, layout: Layout, rank: int) -> np.ndarray:
+        parts = [array[box.as_slices()] for box in layout.boxes(rank, array.shape)]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
     def write(
-        folder: Path, tensors: Mapping[str, np.ndarray], layouts: Mapping[str, Layout]
+        folder: Path,
+        tensors: Mapping[str, np.ndarray],
+        layouts: Mapping[str, Layout],
+        name: str = "net-1_10.ckpt",
     ) -> tuple[str, Path]:
         ranks = sorted({rank for layout in layouts.values() for rank in layout.ranks})
         for rank in ranks:
             slices = {
-                name: array[layouts[name].region(rank, array.shape).as_slices()]
-                for name, array in tensors.items()
-                if rank in layouts[name].ranks
+                tensor: cut(array, layouts[tensor], rank)
+                for tensor, array in tensors.items()
+                if rank in layouts[tensor].ranks
             }
-            write_checkpoint(folder / f"rank_{rank}" / "net-1_10.ckpt", slices)
+            write_checkpoint(folder / f"rank_{rank}" / name, slices)
         write_strategy_file(folder / "strategy.ckpt", layouts)
-        return str(folder / "rank_{rank}" / "net-1_10.ckpt"), folder / "strategy.ckpt"
+        return str(folder / "rank_{rank}" / name), folder / "strategy.ckpt"
 
     return write
 

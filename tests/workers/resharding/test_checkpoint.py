@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from workers.resharding.checkpoint import open_checkpoint
 from workers.resharding.checkpoint_file import read_index, write_checkpoint
 from workers.resharding.errors import (
     CheckpointFormatError,
+    CounterMismatchError,
     IncompleteFileError,
     LayoutError,
     MisplacedParameterError,
@@ -21,7 +23,9 @@ from workers.resharding.errors import (
     StrategyFileError,
     StrategyNeededError,
 )
+from workers.resharding.execute import execute
 from workers.resharding.layout import Layout
+from workers.resharding.plan import plan_rank
 from workers.resharding.strategy_file import write_strategy_file
 
 Save = Callable[..., tuple[str, Path]]
@@ -194,3 +198,64 @@ def test_replicas_may_be_links(tmp_path: Path, save: Save) -> None:
     rank_file(saved, 2).unlink()
     rank_file(saved, 2).hardlink_to(rank_file(saved, 0))
     assert open_checkpoint(*saved).parameters["w"].holders == (0, 1, 2, 3)
+
+
+def test_no_flipped_bit_of_a_header_gives_a_wrong_number(
+    saved: tuple[str, Path], want: Callable[..., Any]
+) -> None:
+    path = rank_file(saved, 1)
+    content = bytearray(path.read_bytes())
+    index = read_index(path)
+    payload = {
+        byte
+        for tensor in index.tensors.values()
+        for chunk in tensor.chunks
+        for byte in range(chunk.offset, chunk.offset + chunk.nbytes)
+    }
+    wanted = {"w": want((8, 4), COLUMNS), "v": want((8, 4))}
+    refused = 0
+    for place in sorted(set(range(len(content))) - payload):
+        for bit in range(8):
+            content[place] ^= 1 << bit
+            path.write_bytes(content)
+            try:
+                loaded = execute(plan_rank(open_checkpoint(*saved), wanted, rank=1))
+            except ReshardError:
+                refused += 1
+            else:
+                np.testing.assert_array_equal(loaded["w"], W[:, 2:])
+                np.testing.assert_array_equal(loaded["v"], W + 100)
+            content[place] ^= 1 << bit
+    assert refused > 300
+
+
+def test_ranks_that_counted_to_different_steps_are_refused(saved: tuple[str, Path]) -> None:
+    for rank in range(4):
+        rewrite(rank_file(saved, rank), {"step_num": np.array(7 + (rank == 2), np.float32)})
+    with pytest.raises(CounterMismatchError, match="step_num is 7 in the one and 8 in the other"):
+        open_checkpoint(*saved)
+
+
+def test_a_file_whose_writer_is_not_done_is_refused(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "c.ckpt.tmp", {"w": W})
+    with pytest.raises(CheckpointFormatError, match="its writer has not finished it"):
+        open_checkpoint(str(tmp_path / "c.ckpt.tmp"))
+
+
+def test_a_folder_of_whole_files_gives_its_newest_step(tmp_path: Path) -> None:
+    for step in (9, 10):
+        write_checkpoint(tmp_path / f"net-{step}_1.ckpt", {"w": W * step})
+    assert open_checkpoint(str(tmp_path)).files[0].path.name == "net-10_1.ckpt"
+
+
+def test_a_missing_file_without_a_strategy_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointFormatError, match="no.ckpt: cannot be opened"):
+        open_checkpoint(str(tmp_path / "no.ckpt"))
+
+
+def test_a_strategy_file_of_each_rank_is_found_by_a_pattern(saved: tuple[str, Path]) -> None:
+    for rank in range(4):
+        copy = saved[1].with_name(f"ckpt_strategy_rank_{rank}.ckpt")
+        copy.write_bytes(saved[1].read_bytes())
+    pattern = saved[1].with_name("ckpt_strategy_rank_{rank}.ckpt")
+    assert open_checkpoint(saved[0], pattern) == open_checkpoint(*saved)

@@ -118,9 +118,6 @@ def test_what_cannot_be_opened_is_refused(tmp_path: Path) -> None:
         read_index(tmp_path / "no.ckpt")
     with pytest.raises(CheckpointFormatError, match="Is a directory"):
         read_index(tmp_path)
-    (tmp_path / "w.safetensors").write_bytes(b"12345678{}")
-    with pytest.raises(CheckpointFormatError, match="safetensors files are not supported"):
-        read_index(tmp_path / "w.safetensors")
 
 
 def test_a_cut_file_is_refused_unless_the_cut_is_between_two_parameters(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ KINDS = [
     for kind in vars(errors).values()
     if inspect.isclass(kind) and issubclass(kind, ReshardError) and kind is not ReshardError
 ]
-EXAMPLES = {"str": "w/rank_1", "int": 3, "tuple": ("4", "5")}
+EXAMPLES = {"str": "w/rank_1", "int": 3, "int | None": 3, "tuple": ("4", "5")}
 
 
 @pytest.mark.parametrize("kind", KINDS)

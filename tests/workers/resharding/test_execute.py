@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from workers.resharding import execute as execute_module
+from workers.resharding import file_bytes
 from workers.resharding.assemble import assemble
 from workers.resharding.checkpoint import open_checkpoint
 from workers.resharding.checkpoint_file import write_checkpoint
@@ -158,7 +158,7 @@ def test_bfloat16_comes_as_its_bits(tmp_path: Path, want: Want) -> None:
 def test_a_copy_in_pieces_is_the_copy_in_one(
     window: int, tmp_path: Path, want: Want, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(execute_module, "_WINDOW", window)
+    monkeypatch.setattr(file_bytes._MappedBytes, "most_nbytes", window)
     write_checkpoint(tmp_path / "c.ckpt", {"cube": ARRAYS["cube"], "matrix": ARRAYS["matrix"]})
     middle = Layout((3,), ((), (0,)))
     wanted = {

@@ -15,6 +15,7 @@ from workers.resharding.errors import (
     MissingParametersError,
     ShapeMismatchError,
 )
+from workers.resharding.execute import execute
 from workers.resharding.layout import Layout
 from workers.resharding.plan import plan_rank
 from workers.resharding.region import Region
@@ -108,13 +109,26 @@ def test_a_wrong_strategy_shows_in_the_shape_that_the_slices_make(
     assert "is the strategy the one" in str(caught.value)
 
 
-def test_whole_tensors_in_the_place_of_slices_are_recognised(
+def test_whole_tensors_in_the_place_of_slices_are_read_as_such(
     tmp_path: Path, want: Want
 ) -> None:
     for rank in range(4):  # what integrated_save=True writes
         write_checkpoint(tmp_path / f"rank_{rank}" / "c.ckpt", {"w": W})
     write_strategy_file(tmp_path / "s.ckpt", {"w": ROWS})
+    for strategy in (None, tmp_path / "s.ckpt"):
+        checkpoint = open_checkpoint(str(tmp_path), strategy)
+        plan = plan_rank(checkpoint, {"w": want((8, 4), ROWS)}, rank=2)
+        np.testing.assert_array_equal(execute(plan)["w"], W[4:6])
+
+
+def test_slices_that_cannot_be_told_from_whole_tensors_are_not_taken_for_them(
+    tmp_path: Path, want: Want
+) -> None:
+    for rank in range(4):
+        write_checkpoint(tmp_path / f"rank_{rank}" / "c.ckpt", {"w": np.zeros((8, 4), np.float32)})
+    write_strategy_file(tmp_path / "s.ckpt", {"w": ROWS})
     checkpoint = open_checkpoint(str(tmp_path), tmp_path / "s.ckpt")
+    assert checkpoint.parameters["w"].full_shape == (32, 4)
     with pytest.raises(ShapeMismatchError, match="holds the whole tensor: .* without a strategy"):
         plan_rank(checkpoint, {"w": want((8, 4))}, rank=0)
 

@@ -50,11 +50,47 @@ def test_one_file_is_not_enough_for_several_ranks(folder: Path) -> None:
     assert len(find_rank_files(str(folder / "rank_0" / "net-2_5.ckpt"), 1)) == 1
 
 
-def test_several_steps_of_a_rank_are_listed(folder: Path) -> None:
-    (folder / "rank_1" / "net-3_5.ckpt").touch()
-    with pytest.raises(SeveralFilesError, match="rank 1 has 2 files") as caught:
+def test_of_several_steps_the_newest_is_taken_that_every_rank_has(folder: Path) -> None:
+    for rank in range(3):  # 9_1 and 10_1 compare as numbers, and rank 1 never saved 11_1
+        for step in ("9_1", "10_1", *(["11_1"] if rank != 1 else [])):
+            (folder / f"rank_{rank}" / f"net-{step}.ckpt").touch()
+    names = {path.name for path in find_rank_files(str(folder), 3).values()}
+    assert names == {"net-10_1.ckpt"}
+
+
+def test_a_run_that_was_started_again_is_newer(folder: Path) -> None:
+    for rank in range(3):
+        (folder / f"rank_{rank}" / "net_1-1_5.ckpt").touch()
+    assert find_rank_files(str(folder), 3)[0].name == "net_1-1_5.ckpt"
+
+
+def test_what_an_exception_saved_comes_after_a_regular_file_of_the_step(folder: Path) -> None:
+    for rank in range(3):
+        (folder / f"rank_{rank}" / "net-2_5_breakpoint.ckpt").touch()
+    assert find_rank_files(str(folder), 3)[0].name == "net-2_5.ckpt"
+
+
+@pytest.mark.parametrize("other", ["best.ckpt", "net-2_5.safetensors", "other-2_4.ckpt"])
+def test_files_whose_names_do_not_tell_the_newest_are_listed(other: str, folder: Path) -> None:
+    for rank in range(3):
+        (folder / f"rank_{rank}" / other).touch()
+    with pytest.raises(SeveralFilesError, match="rank 0 has 2 files") as caught:
         find_rank_files(str(folder), 3)
-    assert [Path(path).name for path in caught.value.paths] == ["net-2_5.ckpt", "net-3_5.ckpt"]
+    assert {Path(path).name for path in caught.value.paths} == {"net-2_5.ckpt", other}
+
+
+@pytest.mark.parametrize("kind", ["rank_{}", "rank_{}_ckpt", "device{0}/rank_{0}_ckpt"])
+@pytest.mark.parametrize("suffix", ["ckpt", "safetensors"])
+def test_every_kind_of_folder_is_known(kind: str, suffix: str, tmp_path: Path) -> None:
+    root = tmp_path / "run [1]"
+    for rank in range(12):
+        (root / kind.format(rank)).mkdir(parents=True)
+        (root / kind.format(rank) / f"net-2_5.{suffix}").touch()
+        (root / kind.format(rank) / "net-graph.meta").touch()
+    files = find_rank_files(str(root), None)
+    assert files == {
+        rank: root / kind.format(rank) / f"net-2_5.{suffix}" for rank in range(12)
+    }
 
 
 def test_more_ranks_than_the_strategy_knows_are_refused(folder: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workers.resharding.region import Region, first_overlap, flat_boxes
+from workers.resharding.region import Region, first_overlap, flat_boxes, row_blocks
 
 
 def test_shape_and_size_of_a_box() -> None:
@@ -95,3 +95,21 @@ def test_a_run_of_memory_is_cut_into_boxes_in_its_order(
     found = [number for box in boxes for number in np.ravel(elements[box.as_slices()])]
     assert found == list(range(first, last))
     assert len(boxes) <= max(2 * len(shape) - 1, 1)
+
+
+def test_a_box_is_moved_along_dim_0_and_into_another_box() -> None:
+    box = Region((1, 2), (3, 4))
+    assert box.shifted(5) == Region((6, 2), (8, 4))
+    assert box.placed_in(Region((10, 20), (15, 30))) == Region((11, 22), (13, 24))
+    assert box.placed_in(Region((10, 20), (15, 30))).relative_to(Region((10, 20), (15, 30))) == box
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 5, 6, 7, 12, 24, 100])
+@pytest.mark.parametrize("shape", [(), (7,), (4, 6), (2, 3, 4), (3, 0)])
+def test_blocks_of_rows_are_runs_of_memory_that_make_up_the_tensor(
+    shape: tuple[int, ...], most: int
+) -> None:
+    numbers = np.arange(math.prod(shape)).reshape(shape)
+    blocks = [numbers[box.as_slices()].reshape(-1) for box in row_blocks(shape, most)]
+    assert np.concatenate(blocks).tolist() == list(range(numbers.size))
+    assert all(block.size <= most for block in blocks)

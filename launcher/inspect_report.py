@@ -1,0 +1,139 @@
+"""Find out what a file is, and describe it in JSON values: a checkpoint, strategy or rank table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from launcher.errors import JobError, LauncherError, Problem
+from launcher.rank_table import parse_rank_table
+from workers.resharding.checkpoint import open_checkpoint
+from workers.resharding.checkpoint_file import read_index
+from workers.resharding.errors import ReshardError
+from workers.resharding.layout import Layout
+from workers.resharding.picture import draw
+from workers.resharding.saved import SlicedCheckpoint
+from workers.resharding.strategy_file import read_strategy_file
+
+
+def inspect(file: str, strategy: str | None, key: bytes | None) -> dict[str, Any]:
+    """Return what a file holds; its ``kind`` says which of the forms below it has.
+
+    Args:
+        file: with a strategy, or where there are several files, what ``open_checkpoint`` takes.
+        key: opens encrypted files.
+
+    Raises:
+        ReshardError, JobError: it is none of them, or damaged.
+    """
+    path = Path(file)
+    if strategy is not None or not path.exists() or (path.is_dir() and not _is_strategy(path)):
+        return _slices(open_checkpoint(file, strategy, key))
+    readers: list[Callable[[], dict[str, Any]]] = [
+        lambda: _checkpoint(path, key),
+        lambda: _strategy(path),
+    ]
+    if _is_json(path):
+        readers = [lambda: _strategy(path), lambda: _rank_table(path)]
+    failures = []
+    for reader in readers if path.is_file() else readers[1:]:
+        try:
+            return reader()
+        except (ReshardError, LauncherError) as error:
+            failures.append(str(error))
+    raise JobError("", [Problem("inspect", failure) for failure in failures])
+
+
+def _is_strategy(path: Path) -> bool:
+    try:
+        return bool(read_strategy_file(path))
+    except ReshardError:
+        return False
+
+
+def _is_json(path: Path) -> bool:
+    if path.is_dir():
+        return False
+    with path.open("rb") as file:
+        return file.read(64).lstrip().startswith(b"{")
+
+
+def _rank_table(path: Path) -> dict[str, Any]:
+    table = parse_rank_table(path.read_text(encoding="utf-8"), str(path))
+    return {
+        "kind": "rank table",
+        "path": str(path),
+        "devices": [
+            {"rank": d.rank, "server_id": d.server_id, "device_id": d.device_id, "ip": d.device_ip}
+            for d in table.devices
+        ],
+    }
+
+
+def _strategy(path: Path) -> dict[str, Any]:
+    layouts = read_strategy_file(path)
+    ranks = sorted({rank for layout in layouts.values() for rank in layout.ranks})
+    parameters = {name: _layout(layout) for name, layout in layouts.items()}
+    return {
+        "kind": "strategy",
+        "path": str(path),
+        "ranks": len(ranks),
+        "parameters": parameters,
+    }
+
+
+def _layout(layout: Layout, full_shape: tuple[int, ...] | None = None) -> dict[str, Any]:
+    unit = full_shape
+    if unit is None:
+        fields = layout.field_size or 1
+        unit = layout.full_shape((fields, *(1,) * (len(layout.axes) - 1))[: len(layout.axes)])
+    return {
+        "device_matrix": list(layout.device_matrix),
+        "tensor_map": layout.nested_tensor_map,
+        "optimizer_shard": layout.optimizer_shard,
+        "stages": list(layout.stages),
+        "field_size": layout.field_size,
+        "split_sizes": list(layout.split_sizes),
+        "ranks": list(layout.ranks),
+        "picture": draw(layout, unit),
+    }
+
+
+def _checkpoint(path: Path, key: bytes | None) -> dict[str, Any]:
+    index = read_index(path, key)
+    return {
+        "kind": "checkpoint",
+        "path": str(path),
+        "format": index.format,
+        "bytes": index.identity.size,
+        "crc32": index.crc32,
+        "cipher": index.cipher.mode if index.cipher else None,
+        "parameters": {
+            name: {
+                "dtype": tensor.dtype,
+                "shape": list(tensor.dims),
+                "bytes": tensor.nbytes,
+                "chunks": len(tensor.chunks),
+            }
+            for name, tensor in index.tensors.items()
+        },
+    }
+
+
+def _slices(checkpoint: SlicedCheckpoint) -> dict[str, Any]:
+    files = checkpoint.files.values()
+    return {
+        "kind": "sliced checkpoint",
+        "files": {str(rank): str(index.path) for rank, index in checkpoint.files.items()},
+        "bytes": sum(index.identity.size for index in files),
+        "parameters": {
+            name: {
+                "dtype": saved.dtype,
+                "full_shape": list(saved.full_shape),
+                "holders": list(saved.holders),
+                **_layout(saved.layout, saved.full_shape),
+            }
+            for name, saved in checkpoint.parameters.items()
+        },
+    }

@@ -1,0 +1,185 @@
+"""Carry out ``launcher transform``: re-shard the files of a checkpoint into other files."""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+from launcher.console import make_console
+from launcher.errors import JobError
+from launcher.host import look_around
+from launcher.text import plural, seconds, size
+from launcher.transform import transform
+from workers.resharding.checkpoint import SlicedCheckpoint, open_checkpoint
+from workers.resharding.conversion import Conversion, plan_conversion
+from workers.resharding.dtypes import STORAGE
+from workers.resharding.encryption import read_key
+from workers.resharding.errors import DtypeMismatchError, ReshardError
+from workers.resharding.optimizer_state import is_optimizer_state
+from workers.resharding.strategy_file import read_strategy_file
+from workers.resharding.verify import verify_crc, verify_replicas
+
+_CHECKS: dict[str, Callable[[SlicedCheckpoint], int]] = {
+    "crc": verify_crc,
+    "replicas": verify_replicas,
+    "replicas-full": lambda checkpoint: verify_replicas(checkpoint, full=True),
+}
+_RANK_IN_NAME = re.compile(r"[_-]?rank[_-]?\d+")
+_LINES = 10  # that tell the progress where there is no terminal
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Describe the command line."""
+    parser.add_argument("source", metavar="SOURCE", help="folder with rank_N, pattern, or file")
+    parser.add_argument("target", type=Path, metavar="TARGET_DIR", help="new folder to make")
+    parser.add_argument(
+        "--strategy", metavar="FILE", help="strategy saved with the slices (none: whole tensors)"
+    )
+    parser.add_argument(
+        "--target-strategy",
+        metavar="FILE",
+        help="strategy file, or layouts as `launcher layout --json` prints them (none: whole)",
+    )
+    parser.add_argument("--format", choices=("ckpt", "safetensors"), default="ckpt")
+    parser.add_argument(
+        "--with-optimizer-state", action="store_true", help="convert moments.*, ..., too"
+    )
+    parser.add_argument(
+        "--verify",
+        choices=tuple(_CHECKS),
+        action="append",
+        default=[],
+        help="before: checksums of the files; bytes that ranks share, sampled or in full",
+    )
+    parser.add_argument(
+        "--allow-missing",
+        metavar="PATTERN",
+        action="append",
+        default=[],
+        help="parameters of the target strategy that the checkpoint may lack: head.*",
+    )
+    parser.add_argument("--key-file", metavar="FILE", help="key of encrypted files")
+    parser.add_argument(
+        "--processes", type=int, metavar="N", help="that read and write (default: all cores)"
+    )
+
+
+def execute(flags: argparse.Namespace, as_json: bool) -> int:
+    """Convert, and say what was made."""
+    started_s = time.monotonic()
+    console = make_console(sys.stderr if as_json else sys.stdout)
+    try:
+        key = read_key(flags.key_file, os.environ)
+        checkpoint = open_checkpoint(flags.source, flags.strategy, key)
+        checked = {check: _CHECKS[check](checkpoint) for check in dict.fromkeys(flags.verify)}
+        conversion, left_out = _plan(flags, checkpoint)
+        processes = flags.processes or look_around().cores
+        with _progress(conversion, console) as watch:
+            kept = transform(conversion, flags.target, processes, watch)
+    except (ReshardError, ValueError) as error:
+        raise JobError.about("transform", str(error)) from error
+    report: dict[str, Any] = {
+        "target": str(flags.target),
+        "files": [str(output.path) for output in conversion.outputs],
+        "parameters": len({name for output in conversion.outputs for name in output.slices}),
+        "bytes": conversion.nbytes,
+        "bytes_kept": kept,
+        "seconds": time.monotonic() - started_s,
+        "verified": checked,
+        "left_out": left_out,
+    }
+    if as_json:
+        print(json.dumps(report, indent=2))
+    else:
+        for line in _summary(report):
+            console.print(line, soft_wrap=True)
+    return 0
+
+
+def _plan(
+    flags: argparse.Namespace, checkpoint: SlicedCheckpoint
+) -> tuple[Conversion, dict[str, list[str]]]:
+    """Return what to do, and the entries that are not converted, by reason."""
+    parameters = checkpoint.parameters
+    odd = [name for name, saved in parameters.items() if saved.dtype not in STORAGE]
+    for name in odd:
+        saved = parameters[name]
+        if saved.in_strategy:
+            path = str(checkpoint.files[saved.holders[0]].path)
+            raise DtypeMismatchError(name, saved.dtype, saved.dtype, path)
+    state = [
+        name
+        for name in parameters
+        if not flags.with_optimizer_state and is_optimizer_state(name, parameters)
+    ]
+    left_out = {"no tensor of a known type": odd, "optimizer state": state}
+    dropped = {name for names in left_out.values() for name in names}
+    names = [name for name in parameters if name not in dropped]
+    targets = read_strategy_file(flags.target_strategy) if flags.target_strategy else None
+    if targets is not None:
+        allowed = [name for name in targets if _may_lack(name, targets, flags.allow_missing)]
+        unused = dropped.union(set(allowed) - parameters.keys())
+        targets = {name: layout for name, layout in targets.items() if name not in unused}
+    stem = _RANK_IN_NAME.sub("", next(iter(checkpoint.files.values())).path.stem)
+    conversion = plan_conversion(checkpoint, names, targets, f"{stem or 'net'}.{flags.format}")
+    return conversion, {reason: names for reason, names in left_out.items() if names}
+
+
+def _may_lack(name: str, targets: Collection[str], patterns: Sequence[str]) -> bool:
+    """Return whether a checkpoint may lack what a target strategy names."""
+    allowed = any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+    return allowed or is_optimizer_state(name, targets)
+
+
+@contextmanager
+def _progress(conversion: Conversion, console: Any) -> Iterator[Callable[[int], None]]:
+    """Give a function that is told of bytes; show a bar on a terminal, lines elsewhere."""
+    total = sum(piece.nbytes for task in conversion.tasks for piece in task)
+    if console.is_terminal:
+        columns = BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
+        with Progress(TextColumn("transform"), *columns, console=console) as bar:
+            task = bar.add_task("", total=total)
+            yield lambda nbytes: bar.advance(task, nbytes)
+        return
+    done = shown = 0
+
+    def watch(nbytes: int) -> None:
+        nonlocal done, shown
+        done += nbytes
+        if done * _LINES // max(total, 1) > shown:
+            shown = done * _LINES // max(total, 1)
+            console.print(f"{100 * done // total:3} %  {size(done)} of {size(total)}")
+
+    yield watch
+
+
+def _summary(report: dict[str, Any]) -> Iterator[str]:
+    for check, count in report["verified"].items():
+        yield f"verified     {check}: {plural(count, 'file' if check == 'crc' else 'slice')}"
+    for reason, names in report["left_out"].items():
+        shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+        yield f"left out     {reason}: {plural(len(names), 'tensor')} ({shown})"
+    if report["bytes_kept"]:
+        yield f"kept         {size(report['bytes_kept'])} of an earlier run"
+    files = plural(len(report["files"]), "file")
+    parameters = plural(report["parameters"], "parameter")
+    yield f"transformed  {parameters}, {files}, {size(report['bytes'])} -> {report['target']}"
+    yield f"             in {seconds(report['seconds'])}"

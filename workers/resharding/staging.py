@@ -1,0 +1,98 @@
+"""Let a folder of files appear complete, or not at all; what was done before an end is kept.
+
+Until then the files lie in a hidden folder beside the target, with a journal of what is done.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from workers.resharding.errors import TargetFolderError
+
+_JOURNAL = ".journal"
+
+
+class Staging(AbstractContextManager["Staging"]):
+    """The hidden folder. ``done`` holds the numbers of the tasks that an earlier run finished."""
+
+    def __init__(self, target: Path, digest: str) -> None:
+        self.target = target.absolute()
+        self.folder = self.target.parent / f".{self.target.name}.partial"
+        self.done: frozenset[int] = frozenset()
+        self._digest = digest
+
+    def __enter__(self) -> Staging:
+        """Take the folder, with what an earlier run of the same work left there.
+
+        Raises:
+            TargetFolderError: the target is there already, or another process is at work.
+        """
+        try:
+            if self.target.exists() and (not self.target.is_dir() or any(self.target.iterdir())):
+                raise TargetFolderError(str(self.target), "it is not empty; name a new folder")
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._journal = (self.folder / _JOURNAL).open("a+", encoding="ascii")
+        except OSError as error:
+            reason = f"cannot be made: {error.strerror}"
+            raise TargetFolderError(str(self.target), reason) from error
+        try:
+            fcntl.flock(self._journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._journal.close()
+            reason = "another process is writing it; wait for it, or name another folder"
+            raise TargetFolderError(str(self.target), reason) from error
+        self._take_over()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._journal.close()
+
+    def finish(self, number: int) -> None:
+        """Note that a task is done, and its bytes on disk."""
+        self._journal.write(f"{number}\n")
+        self._journal.flush()
+
+    def commit(self) -> None:
+        """Let the files appear."""
+        (self.folder / _JOURNAL).unlink()
+        for path in [self.folder, *(entry for entry in self.folder.iterdir() if entry.is_dir())]:
+            _sync_folder(path)
+        try:
+            os.rename(self.folder, self.target)
+        except OSError as error:
+            reason = f"cannot be made: {error.strerror}; the files are in {self.folder}"
+            raise TargetFolderError(str(self.target), reason) from error
+        _sync_folder(self.target.parent)
+
+    def _take_over(self) -> None:
+        """Keep what is done if it is the same work; remove it otherwise."""
+        self._journal.seek(0)
+        digest, *numbers = self._journal.read().split("\n")
+        lines = [self._digest]
+        if digest == self._digest:
+            lines += numbers[:-1]  # the last is empty, or of a line that was not written out
+            self.done = frozenset(map(int, lines[1:]))
+        else:
+            self._clear()
+        self._journal.truncate(0)
+        self._journal.writelines(f"{line}\n" for line in lines)
+        self._journal.flush()
+
+    def _clear(self) -> None:
+        for entry in self.folder.iterdir():
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            elif entry.name != _JOURNAL:
+                entry.unlink()
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

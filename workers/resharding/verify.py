@@ -1,0 +1,92 @@
+"""Compare what files say of their content, and what they must share, with the content itself."""
+
+from __future__ import annotations
+
+import zlib
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+from workers.resharding.ckpt_format import CRC_FOOTER_SIZE
+from workers.resharding.content import flat_views, sampled_ranges
+from workers.resharding.errors import ChecksumError, ReplicaMismatchError
+from workers.resharding.file_bytes import FileBytes, open_bytes
+from workers.resharding.index import CheckpointIndex
+from workers.resharding.saved import SlicedCheckpoint
+
+_WINDOW_NBYTES = 4 << 20
+_SAMPLES = 16  # of each slice, 4 KiB each
+
+
+def verify_crc(checkpoint: SlicedCheckpoint) -> int:
+    """Read every file that carries a checksum to its end; return how many there are.
+
+    Raises:
+        ChecksumError: the content of a file is not what it was when it was saved.
+    """
+    files = [index for index in checkpoint.files.values() if index.crc32 is not None]
+    for index in files:
+        found = _crc32(index)
+        if found != index.crc32:
+            raise ChecksumError(str(index.path), index.crc32 or 0, found)
+    return len(files)
+
+
+def verify_replicas(checkpoint: SlicedCheckpoint, full: bool = False) -> int:
+    """Compare slices that several ranks hold, and return how many pairs were compared.
+
+    Args:
+        full: compare all bytes; otherwise some from all over each slice.
+
+    Raises:
+        ReplicaMismatchError: two of them differ.
+    """
+    pairs: dict[tuple[int, int], list[str]] = defaultdict(list)
+    for name, saved in checkpoint.parameters.items():
+        if saved.in_strategy:  # random states and counters of ranks may differ
+            for first, *others in saved.replicas:
+                for other in others:
+                    pairs[first, other].append(name)
+    for (first, other), names in pairs.items():
+        _compare(checkpoint.files[first], checkpoint.files[other], names, full)
+    return sum(map(len, pairs.values()))
+
+
+def _crc32(index: CheckpointIndex) -> int:
+    with open_bytes(index) as file:
+        if index.format == "ckpt":
+            return _add(file, 0, index.identity.size - CRC_FOOTER_SIZE, 0)
+        crc32 = 0
+        for name in sorted(index.tensors):
+            crc32 = zlib.crc32(name.encode(), crc32)
+            for chunk in index.tensors[name].chunks:
+                crc32 = _add(file, chunk.offset, chunk.offset + chunk.nbytes, crc32)
+        return crc32
+
+
+def _add(file: FileBytes, start: int, stop: int, crc32: int) -> int:
+    for first in range(start, stop, _WINDOW_NBYTES):
+        crc32 = zlib.crc32(file.view(first, min(first + _WINDOW_NBYTES, stop)), crc32)
+    return crc32
+
+
+def _compare(
+    one: CheckpointIndex, other: CheckpointIndex, names: Iterable[str], full: bool
+) -> None:
+    with open_bytes(one) as first, open_bytes(other) as second:
+        for name in names:
+            nbytes = one.tensors[name].nbytes
+            for start, stop in _ranges(nbytes, full):
+                left = b"".join(map(bytes, flat_views(first, one.tensors[name], start, stop)))
+                right = b"".join(map(bytes, flat_views(second, other.tensors[name], start, stop)))
+                if left != right:
+                    offset = next(i for i, (a, b) in enumerate(zip(left, right)) if a != b)
+                    raise ReplicaMismatchError(
+                        name, str(one.path), str(other.path), start + offset
+                    )
+
+
+def _ranges(nbytes: int, full: bool) -> Sequence[tuple[int, int]]:
+    if not full:
+        return sampled_ranges(nbytes, _SAMPLES)
+    starts = range(0, nbytes, _WINDOW_NBYTES)
+    return [(start, min(start + _WINDOW_NBYTES, nbytes)) for start in starts]
