@@ -45,6 +45,7 @@ def run(job: Job, watch: Callable[[Message], None] = lambda message: None) -> Re
 
     Raises:
         launcher.errors.LauncherError: the job cannot start; nothing has been written.
+        OSError: the output folder cannot be made or written to.
     """
     import os
 

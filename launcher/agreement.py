@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from launcher.errors import LauncherError
 from workers.protocol import OWNER_RANK, PredictionDigest, RankReport
 
-
 SAME_DATA = (
     "; every rank must be given the same whole batches: do not shard the data by rank, and seed"
     " what is random"

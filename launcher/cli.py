@@ -10,12 +10,13 @@ import importlib
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from launcher import __version__
-from launcher.errors import LauncherError
+from launcher.errors import LauncherError, reason_of
+from launcher.streams import StandardStreams
 
 # command -> (module that carries it out, what it does)
 COMMANDS = {
@@ -23,8 +24,15 @@ COMMANDS = {
     "plan": ("launcher.plan_command", "print where ranks would run and what they would read"),
     "layout": ("launcher.layout_command", "print how the ranks would divide each parameter"),
 }
+# commands that take files in place of a job, and know their own flags
+FILE_COMMANDS = {
+    "transform": ("launcher.transform_command", "re-shard the files of a checkpoint"),
+    "inspect": ("launcher.inspect_command", "print what a checkpoint or strategy file holds"),
+    "rank-table": ("launcher.rank_table_command", "check, make and merge HCCL rank tables"),
+}
 DEFAULT_JOB = Path(__file__).parents[1] / "examples" / "digits" / "job.yaml"
-INTERRUPTED, BROKEN_PIPE = 130, 141  # 128 + SIGINT or SIGPIPE, as a shell has it
+UNSAID, REFUSED = 1, 2  # all is well but the output could not be written; nothing was started
+INTERRUPTED = 130  # 128 + SIGINT, as a shell has it
 
 _EPILOG = """\
 examples:
@@ -38,6 +46,8 @@ examples:
       a network of your own
   python -m launcher layout --network net.py:make --predict-data net.py:data --ranks 8 --json
       the predict layout, no checkpoint needed
+  python -m launcher transform train/slices whole/ --strategy train/strategy.ckpt
+      whole tensors in the place of slices; with --target-strategy, other slices
 
 exit codes:
   0 verified result, 2 bad arguments, job, rank table or checkpoint, 3 the result failed
@@ -47,7 +57,21 @@ exit codes:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Carry out a command line and return the exit code of the process."""
-    command, rest = _split(sys.argv[1:] if argv is None else argv)
+    with StandardStreams() as streams:
+        exit_code = _execute(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()
+        if streams.output.failure is not None:
+            print(f"launcher: standard output: {streams.output.failure.strerror}", file=sys.stderr)
+            return exit_code or UNSAID
+    return exit_code
+
+
+def _execute(argv: Sequence[str]) -> int:
+    command, rest = _split(argv)
+    if command in FILE_COMMANDS:
+        module = importlib.import_module(FILE_COMMANDS[command][0])
+        arguments = make_file_parser(command, module.add_flags).parse_args(rest)
+        return _end(lambda: int(module.execute(arguments, arguments.as_json)), arguments.as_json)
     parser = make_parser(command)
     flags = vars(parser.parse_args(rest))
     path = flags.pop("job")
@@ -55,30 +79,55 @@ def main(argv: Sequence[str] | None = None) -> int:
         name: flags.pop(name) for name in ("as_json", "program") if name in flags
     }
     as_json = "as_json" in shown
-    if str(path) in COMMANDS:
+    if str(path) in (*COMMANDS, *FILE_COMMANDS):
         parser.error(f"a command comes first: python -m launcher {path} ...")
+    return _end(lambda: _carry_out(command, path, flags, shown), as_json)
+
+
+def _end(work: Callable[[], int], as_json: bool) -> int:
+    """Carry out a command, and return its exit code or that of its failure."""
     try:
-        return _carry_out(command, path, flags, shown)
+        return work()
     except LauncherError as error:
-        print(f"launcher: {error}", file=sys.stderr)
-        if as_json:
-            refusal = {"status": "refused", "exit_code": error.exit_code, "message": str(error)}
-            print(json.dumps(refusal, indent=2))
-        return error.exit_code
+        return _refuse(str(error), error.exit_code, as_json)
+    except OSError as error:  # later ones are LauncherErrors
+        return _refuse(reason_of(error), REFUSED, as_json)
     except KeyboardInterrupt:
         print("launcher: interrupted", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:  # as in ``| head``: nobody reads on, and Python must not flush either
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
+
+
+def _refuse(reason: str, exit_code: int, as_json: bool) -> int:
+    print(f"launcher: {reason}", file=sys.stderr)
+    if as_json:
+        refusal = {"status": "refused", "exit_code": exit_code, "message": reason}
+        print(json.dumps(refusal, indent=2))
+    return exit_code
+
+
+def make_file_parser(
+    command: str, add_flags: Callable[[argparse.ArgumentParser], None]
+) -> argparse.ArgumentParser:
+    """Return the parser of a command that takes files."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m launcher {command}",
+        description=f"{FILE_COMMANDS[command][1]}.".capitalize(),
+        allow_abbrev=False,
+    )
+    add_flags(parser)
+    parser.add_argument(
+        "--json", dest="as_json", action="store_true", help="print JSON for programs"
+    )
+    return parser
 
 
 def make_parser(command: str) -> argparse.ArgumentParser:
     """Return the parser of a command; what the user leaves out is not in its result."""
-    commands = "\n".join(f"  {name:<8} {what}" for name, (_, what) in COMMANDS.items())
+    listed = (COMMANDS | FILE_COMMANDS).items()
+    commands = "\n".join(f"  {name:<9} {what}" for name, (_, what) in listed)
     parser = argparse.ArgumentParser(
         prog="python -m launcher" + ("" if command == "run" else f" {command}"),
-        usage=f"%(prog)s{' [run | plan | layout]' if command == 'run' else ''} [JOB.yaml] [flags]",
+        usage=f"%(prog)s{' [COMMAND]' if command == 'run' else ''} [JOB.yaml] [flags]",
         description="Predict with a MindSpore network whose weights were saved as slices.\n\n"
         f"commands:\n{commands}",
         epilog=_EPILOG,
@@ -157,7 +206,7 @@ def _add_place_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _split(argv: Sequence[str]) -> tuple[str, Sequence[str]]:
-    if argv and argv[0] in COMMANDS:
+    if argv and argv[0] in (*COMMANDS, *FILE_COMMANDS):
         return argv[0], argv[1:]
     return "run", argv
 

@@ -17,6 +17,7 @@ from zmq.auth.thread import ThreadAuthenticator
 from workers.protocol import (
     ACKNOWLEDGED,
     MAX_FRAME_BYTES,
+    QUEUED_MESSAGES,
     Message,
     Prediction,
     PredictionDigest,
@@ -25,7 +26,6 @@ from workers.protocol import (
 )
 from workers.spec import CollectorAddress
 
-QUEUED_MESSAGES = 2  # of each rank; then the rank has to wait
 _AT_ONCE = 64  # messages in one turn, so that signals and deadlines get theirs
 
 _logger = logging.getLogger(__name__)

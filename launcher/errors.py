@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+DEADLINE_EXIT_CODE = 124  # what timeout(1) ends with, too
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -43,6 +45,11 @@ class InvalidInputError(LauncherError):
 class JobError(InvalidInputError):
     """The job, or a file that it names, cannot be used."""
 
+    @classmethod
+    def about(cls, key: str, what: str, fix: str = "") -> JobError:
+        """Return the error that one value of the job is, wherever it was given."""
+        return cls("", [Problem(key, what, fix)])
+
 
 class RankTableError(InvalidInputError):
     """The rank table breaks a rule of its format."""
@@ -61,6 +68,30 @@ class HostError(LauncherError):
         return f"{self.missing}; {self.fix}"
 
 
+class FolderInUseError(LauncherError):
+    """Two runs in one folder would mix their results."""
+
+    exit_code = 2
+
+    def __init__(self, folder: str) -> None:
+        super().__init__(folder)
+        self.folder = folder
+
+    def __str__(self) -> str:
+        return f"{self.folder}: another run writes here; wait for its end, or name another --output"
+
+
+class SystemFailedError(LauncherError):
+    """The operating system refused what the launcher needed while ranks ran; all are ended."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.reason
+
+
 class LayoutReportError(LauncherError):
     """The child that works out the predict layout gave none; it said why."""
 
@@ -70,3 +101,8 @@ class LayoutReportError(LauncherError):
 
     def __str__(self) -> str:
         return self.said or f"the layout process ended with exit code {self.exit_code}"
+
+
+def reason_of(error: OSError) -> str:
+    """Return what the operating system said, and of which file, in one line."""
+    return ": ".join(filter(None, (str(error.filename or ""), error.strerror or str(error))))

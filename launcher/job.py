@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeGuard
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from launcher.errors import JobError, Problem
 from launcher.validation import problems_of
+from workers.resharding.rank_files import escape
 
 COMMAND_LINE = "command line"
-_PATH_KEYS = ("rank_table", "checkpoint", "strategy", "output", "labels")
+MOST = 65_536  # ranks, or threads of one
+_PATH_KEYS = ("rank_table", "strategy", "output", "labels")
 _ENTRY_POINT_KEYS = ("network", "predict_data")
 
 
@@ -32,16 +35,41 @@ def is_file_name(module: str) -> bool:
     return module.endswith(".py")
 
 
+def path_from(folder: str | Path, text: str | Path) -> Path:
+    """Return a path that may start in ``folder``; ``~`` is the home directory."""
+    return Path(folder, os.path.expanduser(text))
+
+
+def pattern_from(folder: str | Path, text: str) -> str:
+    """Return a pattern that may start in ``folder``; only what the user wrote is a pattern."""
+    first, slash, rest = text.partition("/")
+    home = os.path.expanduser(first)
+    if home != first:
+        text = escape(home) + slash + rest
+    return str(Path(escape(str(folder)), text))
+
+
 def _entry_point(name: str) -> str:
     module, attribute = split_entry_point(name)
-    return f"{Path(module).absolute()}:{attribute}" if is_file_name(module) else name
+    return f"{_absolute(module)}:{attribute}" if is_file_name(module) else name
 
 
-Count = Annotated[int, Field(strict=True, ge=1)]
-Seconds = Annotated[float, Field(strict=True, gt=0)]
+def _absolute(path: str | Path) -> Path:
+    return path_from(Path.cwd(), _without_nul(str(path)))
+
+
+def _without_nul(text: str) -> str:
+    if "\0" in text:
+        raise ValueError(f"{text!r} holds a NUL character", "no file has such a name")
+    return text
+
+
+Count = Annotated[int, Field(strict=True, ge=1, le=MOST)]
+Seconds = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 EntryPoint = Annotated[str, AfterValidator(_entry_point)]
-AbsolutePath = Annotated[Path, AfterValidator(Path.absolute)]
-Pattern = Annotated[str, AfterValidator(lambda text: str(Path(text).absolute()))]
+AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
+Pattern = Annotated[str, AfterValidator(lambda text: pattern_from(Path.cwd(), _without_nul(text)))]
+FileWithKey = Annotated[str, AfterValidator(lambda text: str(_absolute(text)))]
 SearchPath = Annotated[
     tuple[AbsolutePath, ...],
     Field(validate_default=True),
@@ -80,7 +108,7 @@ class Job(BaseModel):
     """Seconds that the whole run may take."""
     phase_timeout: Seconds = 600.0
     """Seconds that a rank may spend in one phase."""
-    labels: Pattern | None = None
+    labels: FileWithKey | None = None
     """True classes of the samples, file.npy or file.npz:key; prints the accuracy."""
     threads: Count | None = None
     """CPU threads of each rank; by default the cores of this host, shared out."""
@@ -107,7 +135,9 @@ def _read(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         problem = Problem("", " ".join(str(error).split()), "mend the YAML")
         raise JobError(str(path), [problem]) from error
-    except (OSError, UnicodeDecodeError) as error:
+    except RecursionError as error:
+        raise JobError(str(path), [Problem("", "nested too deeply", "see README.md")]) from error
+    except (OSError, ValueError) as error:  # no text, or no such date or number
         reason = getattr(error, "strerror", None) or str(error)
         raise JobError(str(path), [Problem("", reason, "name a job file, see --help")]) from error
     if not isinstance(document, dict) or not all(isinstance(key, str) for key in document):
@@ -119,15 +149,20 @@ def _anchored(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Make the paths of a job file absolute; whatever is no path yet is left to validation."""
     anchored = dict(values)
     for key in (*_PATH_KEYS, *_ENTRY_POINT_KEYS):
-        value = anchored.get(key)
-        if not isinstance(value, str):
-            continue
-        if key in _PATH_KEYS or is_file_name(value.rpartition(":")[0]):
-            anchored[key] = str(folder / Path(value).expanduser())
+        value = values.get(key)
+        if _is_path(value) and (key in _PATH_KEYS or is_file_name(value.rpartition(":")[0])):
+            anchored[key] = str(path_from(folder, value))
+    if _is_path(pattern := values.get("checkpoint")):
+        anchored["checkpoint"] = pattern_from(folder, pattern)
     folders = values.get("search_path", [])
     if isinstance(folders, list):
-        anchored["search_path"] = [*(folder / str(entry) for entry in folders), folder]
+        inside = (path_from(folder, entry) if _is_path(entry) else entry for entry in folders)
+        anchored["search_path"] = [*inside, folder]
     return anchored
+
+
+def _is_path(value: Any) -> TypeGuard[str]:
+    return isinstance(value, str) and "\0" not in value
 
 
 def _job_error(error: ValidationError, path: Path | None, flags: Mapping[str, Any]) -> JobError:

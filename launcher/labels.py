@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from launcher.errors import JobError, Problem
+from launcher.errors import JobError
 
 
 def read_labels(name: str) -> np.ndarray:
@@ -24,10 +24,13 @@ def read_labels(name: str) -> np.ndarray:
         raise _unusable(name, f"no array {key!r}", _keys(file, loaded.files)) from error
     except OSError as error:
         raise _unusable(name, error.strerror or str(error), "check the path") from error
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise _unusable(name, str(error), "write it with numpy.save or numpy.savez") from error
+    except (ValueError, EOFError, RecursionError, MemoryError, zipfile.BadZipFile) as error:
+        reason = str(error) or type(error).__name__
+        raise _unusable(name, reason, "write it with numpy.save or numpy.savez") from error
     if not np.issubdtype(labels.dtype, np.integer):
         raise _unusable(name, f"dtype {labels.dtype}", "labels are class numbers, integers from 0")
+    if labels.size == 0:
+        raise _unusable(name, "it is empty", "give one label for each prediction")
     return np.asarray(labels)
 
 
@@ -45,7 +48,7 @@ def accuracy(labels: np.ndarray, predictions: Path, name: str) -> float:
 
 
 def _unusable(name: str, what: str, fix: str) -> JobError:
-    return JobError("", [Problem("labels", f"{name}: {what}", fix)])
+    return JobError.about("labels", f"{name}: {what}", fix)
 
 
 def _keys(file: str, keys: list[str]) -> str:

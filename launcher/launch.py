@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from launcher import preflight
-from launcher.errors import JobError, Problem, RankTableError
+from launcher.errors import JobError, reason_of
 from launcher.host import look_around
 from launcher.job import Job
 from launcher.labels import accuracy, read_labels
-from launcher.outcome import Limits, Outcome, RootCause
+from launcher.outcome import Limits, Outcome
 from launcher.placement import Placement, place
-from launcher.rank_table import RankTable, parse_rank_table
+from launcher.rank_table import RankTable, load_rank_table
 from launcher.run_folder import RunFolder
 from launcher.run_result import RankResult, Result
 from launcher.runner import run_ranks
@@ -49,9 +50,18 @@ def prepare(job: Job, environment: Mapping[str, str]) -> Prepared:
 
 
 def start(prepared: Prepared, watch: Callable[[Message], None]) -> Result:
-    """Run the ranks to their end and write summary.json, whatever that end is."""
+    """Run the ranks to their end and write summary.json, whatever that end is.
+
+    Raises:
+        FolderInUseError: another run writes to the same folder.
+        OSError: the folder cannot be made or written to; no rank has been started.
+    """
+    with prepared.folder.locked():
+        return _summarised(_run(prepared, watch))
+
+
+def _run(prepared: Prepared, watch: Callable[[Message], None]) -> Result:
     job, folder, specs = prepared.job, prepared.folder, prepared.placement.specs
-    folder.create()
     folder.summary.unlink(missing_ok=True)  # of an earlier run: a killed one must not look like it
     if job.rank_table is not None:
         folder.rank_table.write_bytes(job.rank_table.read_bytes())
@@ -67,59 +77,52 @@ def start(prepared: Prepared, watch: Callable[[Message], None]) -> Result:
         predictions=outcome.outputs,
         batches=outcome.batches,
         partial=outcome.partial,
-        ranks=tuple(_rank_result(spec, outcome) for spec in specs),
+        ranks=tuple(_rank_result(spec, outcome, folder) for spec in specs),
         cause=outcome.cause,
         followers=outcome.followers,
     )
-    if result.ok and job.labels is not None:
-        result = _compared(result, job.labels, folder)
-    with atomic_file(folder.summary) as file:
-        file.write(json.dumps(result.to_dict(), indent=2).encode() + b"\n")
-    return result
+    return _compared(result, job.labels) if result.ok and job.labels is not None else result
 
 
-def _compared(result: Result, labels: str, folder: RunFolder) -> Result:
-    """Return the result with its accuracy; labels that do not fit are a failure of their own."""
+def _compared(result: Result, labels: str) -> Result:
+    """Return the result with its accuracy; labels that do not fit take nothing from it."""
     try:
         share = accuracy(read_labels(labels), result.predictions[0], labels)
-    except JobError as error:
-        cause = RootCause(
-            rank=None,
-            server_id=None,
-            device_id=None,
-            phase=None,
-            kind=type(error).__name__,
-            message=str(error),
-            traceback="",
-            log=folder.summary,
-            exit_code=error.exit_code,
-        )
-        return replace(result, exit_code=error.exit_code, cause=cause)
+    except (JobError, OSError) as error:
+        return replace(result, warnings=(*result.warnings, f"no accuracy: {error}"))
     return replace(result, accuracy=share)
 
 
-def _rank_result(spec: WorkerSpec, outcome: Outcome) -> RankResult:
+def _summarised(result: Result) -> Result:
+    """Write summary.json; a result stays what it is when the disk is full."""
+    try:
+        with atomic_file(result.summary) as file:
+            file.write(json.dumps(result.to_dict(), indent=2).encode() + b"\n")
+    except OSError as error:
+        return replace(result, warnings=(*result.warnings, f"no summary: {reason_of(error)}"))
+    return result
+
+
+def _rank_result(spec: WorkerSpec, outcome: Outcome, folder: RunFolder) -> RankResult:
     return RankResult(
         rank=spec.rank,
         server_id=spec.server_id,
         device_id=spec.device_id,
         device=spec.device,
-        log=Path(spec.log_file),
+        log=folder.log(spec.rank),
         report=outcome.reports.get(spec.rank),
     )
 
 
 def read_rank_table(job: Job) -> RankTable | None:
-    """Return the rank table that the job names, if it names one."""
-    path = job.rank_table
-    if path is None:
+    """Return the rank table that the job names, if it names one, once it is filled in."""
+    if job.rank_table is None:
         return None
-    try:
-        return parse_rank_table(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        problem = Problem("", reason, "name an HCCL rank table; rank_tables/ holds examples")
-        raise RankTableError(str(path), [problem]) from error
+    return load_rank_table(job.rank_table, job.phase_timeout, _tell)
+
+
+def _tell(line: str) -> None:
+    print(f"launcher: {line}", file=sys.stderr)
 
 
 def _default_output() -> Path:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from launcher.child import python_module, with_our_code
-from launcher.errors import LayoutReportError
+from launcher.errors import DEADLINE_EXIT_CODE, LayoutReportError
 from launcher.job import Job
 from launcher.placement import clean_environment
 from workers.resharding.layout import Layout
 
 CHILD = python_module("workers.layout_report")
-DEADLINE_EXIT_CODE = 124
+LONGEST_WAIT_S = 1e6  # subprocess cannot wait for ever
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ def ask(job: Job, rank_size: int, environment: Mapping[str, str], threads: int) 
         "predict_data": job.predict_data,
         "ranks": rank_size,
         "search_path": [str(folder) for folder in job.search_path],
+        "launcher": os.getpid(),  # the child ends when this process does
     }
     try:
         child = subprocess.run(
@@ -46,7 +48,7 @@ def ask(job: Job, rank_size: int, environment: Mapping[str, str], threads: int) 
             capture_output=True,
             text=True,
             env=with_our_code(clean_environment(environment, threads)),
-            timeout=job.timeout,
+            timeout=min(job.timeout, LONGEST_WAIT_S),
         )
     except subprocess.TimeoutExpired as error:
         said = f"{job.network} gave no layout in {job.timeout:g} s; try a longer --timeout"

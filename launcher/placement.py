@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from launcher.errors import HostError, JobError, Problem
+from launcher.errors import HostError, JobError
 from launcher.host import Host
 from launcher.job import Job
 from launcher.rank_table import Device, RankTable, simulated_rank_table
 from launcher.run_folder import RunFolder
+from launcher.visible_devices import own_numbers, visible_devices
 from workers.spec import WorkerSpec
 
 # What an earlier or outer job left in the environment would make a rank believe that it is
@@ -47,8 +48,12 @@ def place(
     """
     table = resolve_table(job, given_table)
     runtime = choose_runtime(job, table, host)
+    numbers: Mapping[int, int] = {}
     if runtime != "simulated":
         _check_devices(job, table, given_table, host)
+        if given_table is not None and _kind(job) == "Ascend":
+            device_ids = (device.device_id for device in table.devices)
+            numbers = own_numbers(device_ids, visible_devices(environment))
     threads = job.threads or max(1, host.cores // table.rank_size)
     base = clean_environment(environment, threads)
     if given_table is not None:
@@ -57,7 +62,6 @@ def place(
         WorkerSpec(
             rank=device.rank,
             rank_size=table.rank_size,
-            local_rank=device.rank,  # all ranks run on this host
             device_id=device.device_id,
             server_id=device.server_id,
             device=runtime,
@@ -67,8 +71,7 @@ def place(
             strategy=str(job.strategy) if job.strategy else None,
             search_path=tuple(map(str, job.search_path)),
             threads=threads,
-            log_file=str(folder.log(device.rank)),
-            environment=base | _identity(device, table),
+            environment=base | _identity(device, table, numbers),
         )
         for device in table.devices
     )
@@ -98,11 +101,11 @@ def resolve_table(job: Job, given: RankTable | None) -> RankTable:
     """Return the table that the job names, or one of as many simulated ranks as it asks for."""
     if given is None:
         if job.ranks is None:
-            raise JobError("", [Problem("ranks", "missing", "add --ranks N or --rank-table FILE")])
+            raise JobError.about("ranks", "missing", "add --ranks N or --rank-table FILE")
         return simulated_rank_table(job.ranks)
     if job.ranks not in (None, given.rank_size):
         what = f"{job.ranks}, but the rank table {job.rank_table} names {given.rank_size}"
-        raise JobError("", [Problem("ranks", what, "leave one of them out")])
+        raise JobError.about("ranks", what, "leave one of them out")
     return given
 
 
@@ -126,11 +129,12 @@ def _check_devices(job: Job, table: RankTable, given: RankTable | None, host: Ho
             raise HostError(what, f"visible are {seen}; or {instead}")
 
 
-def _identity(device: Device, table: RankTable) -> dict[str, str]:
+def _identity(device: Device, table: RankTable, numbers: Mapping[int, int]) -> dict[str, str]:
+    """Return who a rank is; ``numbers`` are those by which processes know their devices."""
     return {
         "RANK_ID": str(device.rank),
         "RANK_SIZE": str(table.rank_size),
-        "DEVICE_ID": str(device.device_id),
+        "DEVICE_ID": str(numbers.get(device.device_id, device.device_id)),
     }
 
 

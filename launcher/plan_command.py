@@ -14,7 +14,7 @@ from rich.table import Table
 
 from launcher import layout_report
 from launcher.console import make_console
-from launcher.errors import JobError, Problem
+from launcher.errors import JobError
 from launcher.job import Job
 from launcher.launch import Prepared, prepare
 from launcher.layout_command import collective_table, parameter_table
@@ -47,7 +47,7 @@ class Plan:
                 "device": spec.device,
                 "threads": spec.threads,
                 "environment": changes(environment, spec.environment),
-                "log": spec.log_file,
+                "log": str(self.prepared.folder.log(spec.rank)),
             }
             for spec in self.specs
         ]
@@ -101,12 +101,12 @@ def _plan_loads(
     try:
         return tuple(plan_rank(checkpoint, wanted, rank) for rank in range(rank_size))
     except ReshardError as error:
-        raise JobError("", [Problem("checkpoint", str(error))]) from error
+        raise JobError.about("checkpoint", str(error)) from error
 
 
 def _print(plan: Plan, environment: Mapping[str, str], console: Console) -> None:
     console.print(plan.prepared.placement.headline)
-    console.print(_rank_table(plan))
+    console.print(_rank_summary(plan))
     console.print("\nenvironment of the ranks, where it differs from this one")
     _print_lines(_environment(plan, environment), console)
     if plan.report["parameters"]:
@@ -125,7 +125,7 @@ def _print_lines(lines: Iterator[str], console: Console) -> None:
         console.print(line, soft_wrap=True)
 
 
-def _rank_table(plan: Plan) -> Table:
+def _rank_summary(plan: Plan) -> Table:
     table = Table(box=None, pad_edge=False)
     for title in ("rank", "device", "threads", "reads", "log"):
         table.add_column(title, overflow="fold")
@@ -134,8 +134,8 @@ def _rank_table(plan: Plan) -> Table:
         for load in plan.loads
     ] or ["nothing"] * len(plan.specs)
     for spec, read in zip(plan.specs, reads, strict=True):
-        place = f"{spec.server_id}:{spec.device_id}"
-        table.add_row(str(spec.rank), place, str(spec.threads), read, spec.log_file)
+        place, log = f"{spec.server_id}:{spec.device_id}", str(plan.prepared.folder.log(spec.rank))
+        table.add_row(str(spec.rank), place, str(spec.threads), read, log)
     return table
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from importlib.machinery import PathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
-from launcher.errors import JobError, Problem
+from launcher.errors import JobError
 from launcher.job import Job, is_file_name, split_entry_point
 from launcher.labels import read_labels
 from workers.resharding.checkpoint import SlicedCheckpoint, open_checkpoint
+from workers.resharding.encryption import read_key
 from workers.resharding.errors import ReshardError
 
 
@@ -35,11 +36,11 @@ def check_entry_points(job: Job) -> None:
         module, _ = split_entry_point(name)
         if is_file_name(module):
             if not Path(module).is_file():
-                raise _job_error(key, f"there is no file {module}", "check the path")
+                raise JobError.about(key, f"there is no file {module}", "check the path")
         elif not _module_exists(module, [*map(str, job.search_path), *sys.path]):
             folders = ", ".join(dict.fromkeys(map(str, job.search_path)))
             fix = f"looked in {folders} and what Python searches; set PYTHONPATH, or name a file"
-            raise _job_error(key, f"there is no module {module}", fix)
+            raise JobError.about(key, f"there is no module {module}", fix)
 
 
 def check_checkpoint(job: Job) -> SlicedCheckpoint | None:
@@ -47,31 +48,43 @@ def check_checkpoint(job: Job) -> SlicedCheckpoint | None:
     if job.checkpoint is None:
         return None
     try:
-        return open_checkpoint(job.checkpoint, job.strategy)
+        return open_checkpoint(job.checkpoint, job.strategy, read_key(None, os.environ))
     except (ReshardError, OSError) as error:
-        raise JobError("", [Problem("checkpoint", str(error))]) from error
+        raise JobError.about("checkpoint", str(error)) from error
 
 
 def _check_writable(output: Path) -> None:
     nearest = next(folder for folder in (output, *output.parents) if folder.exists())
     if not nearest.is_dir():
-        raise _job_error("output", f"{nearest} is a file", "name a folder")
+        raise JobError.about("output", f"{nearest} is a file", "name a folder")
     if not os.access(nearest, os.W_OK | os.X_OK):
-        raise _job_error("output", f"{nearest} is not writable", "name another folder")
+        raise JobError.about("output", f"{nearest} is not writable", "name another folder")
 
 
 def _module_exists(name: str, folders: Sequence[str]) -> bool:
     """Follow a dotted name from folder to folder, without importing the packages on the way."""
-    path: Sequence[str] | None = folders
-    for depth, part in enumerate(parts := name.split(".")):
-        spec = PathFinder.find_spec(part, path)
+    path: Sequence[str] | None = None
+    parts = name.split(".")
+    for depth in range(1, len(parts) + 1):
+        spec = _find(".".join(parts[:depth]), path, folders)
         if spec is None:
             return False
         path = spec.submodule_search_locations
         if path is None:
-            return depth == len(parts) - 1
+            return depth == len(parts)
     return True
 
 
-def _job_error(key: str, what: str, fix: str) -> JobError:
-    return JobError("", [Problem(key, what, fix)])
+def _find(name: str, path: Sequence[str] | None, folders: Sequence[str]) -> ModuleSpec | None:
+    """Ask whatever Python asks; editable installs have finders of their own.
+
+    Args:
+        path: of the package that the module is in; None for a top-level name.
+        folders: what ``sys.path`` will be when a rank imports the module.
+    """
+    for finder in sys.meta_path:
+        where = folders if path is None and finder is PathFinder else path
+        spec = finder.find_spec(name, where)
+        if spec is not None:
+            return spec
+    return None

@@ -24,11 +24,13 @@ def execute(job: Job, as_json: bool = False) -> int:
     with Progress(console, prepared.placement.specs) as progress:
         result = start(prepared, progress.watch)
     if result.ok:
-        console.print(summary.rank_table(result))
+        console.print(summary.rank_summary(result))
         for line in summary.success(result):
             console.print(line, soft_wrap=True)
     else:
         print(*summary.failure(result), sep="\n", file=sys.stderr)
+    for warning in result.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
     if as_json:
         print(json.dumps(result.to_dict(), indent=2))
     return result.exit_code

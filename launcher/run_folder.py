@@ -8,8 +8,17 @@ only a verified result gets the name. What a failed run had verified until then 
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from launcher.errors import FolderInUseError
+
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # some network file systems
 
 
 @dataclass(frozen=True)
@@ -47,6 +56,30 @@ class RunFolder:
     def partial(self, index: int = 0, count: int = 1) -> Path:
         """The same output while the run goes on, and after a run that failed."""
         return self.root / f"predictions{_suffix(index, count)}.partial.npy"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Make the folder, and keep other runs out of it; the kernel lets go when we end.
+
+        Raises:
+            FolderInUseError: another run holds it.
+            OSError: it cannot be made or written to.
+        """
+        self.create()
+        lock = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(lock)
+            raise FolderInUseError(str(self.root)) from error
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:  # then nobody can be kept out
+                os.close(lock)
+                raise
+        try:
+            yield
+        finally:
+            os.close(lock)
 
     def create(self) -> None:
         """Make the folder and its logs folder."""

@@ -55,6 +55,7 @@ class Result:
     cause: RootCause | None  # of the failure
     followers: int  # other ranks that failed later or had to be stopped
     accuracy: float | None = None  # share of predictions that hit their label, if there are labels
+    warnings: tuple[str, ...] = ()  # what could not be done with a result that is right
 
     @property
     def ok(self) -> bool:
@@ -71,6 +72,7 @@ class Result:
             "exit_code": self.exit_code,
             "seconds": round(self.seconds, 3),
             "accuracy": self.accuracy,
+            "warnings": list(self.warnings),
             "predictions": [_described(path) for path in self.predictions],
             "partial": [_described(path) for path in self.partial],
             "batches": self.batches,

@@ -20,18 +20,17 @@ from launcher.agreement import VerificationError
 from launcher.collector import Collector
 from launcher.engines.engine import Engine
 from launcher.engines.local import LocalEngine
+from launcher.errors import SystemFailedError, reason_of
 from launcher.events import Cause, Event, Heard, Interrupted, ResultRefused, Tick
 from launcher.interrupts import Interrupts
 from launcher.outcome import Limits, Outcome, RootCause
-from launcher.results import Results
+from launcher.prediction_files import PredictionFiles
 from launcher.run_folder import RunFolder
 from launcher.supervision import Supervision
 from workers.protocol import Done, Message, Prediction, PredictionDigest, RankReport
 from workers.spec import CollectorAddress, WorkerSpec
 
 LONGEST_WAIT_S = 60.0  # poll() cannot wait for ever
-
-__all__ = ["Limits", "Outcome", "RootCause", "run_ranks"]
 
 
 def run_ranks(
@@ -48,29 +47,33 @@ def run_ranks(
 
     Raises:
         OSError: the folder cannot be written, or no process be started.
+        SystemFailedError: something like it while ranks ran.
     """
     folder.create()
     folder.set_aside_results()
     ranks = [spec.rank for spec in specs]
     with ExitStack() as stack:
-        results = stack.enter_context(closing(Results(ranks, folder)))
+        files = stack.enter_context(closing(PredictionFiles(ranks, folder)))
         interrupts = stack.enter_context(Interrupts())
         collector = stack.enter_context(Collector(ranks))
         told = tell_ranks(specs, folder, collector.address)
         engine = stack.enter_context(closing(LocalEngine(told, folder.engine_log)))
         supervision = Supervision(ranks, limits, time.monotonic())
-        run = _Run(collector, engine, interrupts, results, watch)
-        run.until_finished(supervision)
+        run = _Run(collector, engine, interrupts, files, watch)
+        try:
+            run.until_finished(supervision)
+        except OSError as error:
+            raise SystemFailedError(reason_of(error)) from error
         outputs = run.publish(supervision)
-        partial = () if outputs else results.salvage()
+        partial = () if outputs else files.salvage()
     cause = supervision.cause
     return Outcome(
         exit_code=0 if cause is None else cause.exit_code,
-        cause=None if cause is None else _root_cause(cause, told, folder),
+        cause=None if cause is None else _root_cause(cause, specs, folder),
         followers=supervision.followers,
         reports=run.reports,
         outputs=outputs,
-        batches=results.batches,
+        batches=files.batches,
         partial=partial,
     )
 
@@ -78,14 +81,14 @@ def run_ranks(
 def tell_ranks(
     specs: Sequence[WorkerSpec], folder: RunFolder, collector: CollectorAddress
 ) -> list[WorkerSpec]:
-    """Return the specs with what is known only now: whom to report to, and as which job."""
+    """Return the specs with what is of this run: whom to report to, as which job, and the logs."""
     job_id = secrets.token_hex(8)
     return [
         replace(
             spec,
             collector=collector,
             job_id=job_id,
-            log_file=spec.log_file or str(folder.log(spec.rank)),
+            log_file=str(folder.log(spec.rank)),
         )
         for spec in specs
     ]
@@ -99,12 +102,12 @@ class _Run:
         collector: Collector,
         engine: Engine,
         interrupts: Interrupts,
-        results: Results,
+        files: PredictionFiles,
         watch: Callable[[Message], None],
     ) -> None:
         self.reports: dict[int, RankReport] = {}
         self._collector, self._engine, self._interrupts = collector, engine, interrupts
-        self._results, self._watch = results, watch
+        self._files, self._watch = files, watch
         self._trusted = True  # until a prediction was refused; the later ones are not looked at
         self._poller = zmq.Poller()
         for source in (collector.socket, engine.fileno(), interrupts.fileno()):
@@ -121,7 +124,7 @@ class _Run:
         """Name the prediction files if nothing speaks against it."""
         if supervision.cause is None:
             try:
-                return self._results.publish(self.reports)
+                return self._files.publish(self.reports)
             except (VerificationError, OSError) as error:
                 supervision.handle(_refusal(error))
         return ()
@@ -149,7 +152,7 @@ class _Run:
             self.reports[message.rank] = message.report
         elif isinstance(message, (Prediction, PredictionDigest)) and self._trusted:
             try:
-                self._results.take(message)
+                self._files.take(message)
             except (VerificationError, OSError) as error:
                 self._trusted = False
                 yield _refusal(error)
@@ -173,6 +176,6 @@ def _root_cause(cause: Cause, specs: Sequence[WorkerSpec], folder: RunFolder) ->
         kind=cause.kind,
         message=cause.message,
         traceback=cause.traceback,
-        log=Path(spec.log_file) if spec else no_rank_log,
+        log=folder.log(spec.rank) if spec else no_rank_log,
         exit_code=cause.exit_code,
     )

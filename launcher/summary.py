@@ -32,7 +32,7 @@ def success(result: Result) -> list[str]:
     return lines
 
 
-def rank_table(result: Result) -> Table:
+def rank_summary(result: Result) -> Table:
     """Return a row for each rank: where it ran, and what every phase and the memory took."""
     table = Table(box=None, pad_edge=False)
     for title in ("rank", "device", *_TIMED_PHASES, "read", "peak memory"):

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from signal import Signals
 
 from launcher.agreement import VerificationError
+from launcher.errors import DEADLINE_EXIT_CODE
 from launcher.events import (
     Cause,
     EngineLost,
@@ -37,7 +38,7 @@ from workers.protocol import (
     Waiting,
 )
 
-DEADLINE, DEADLINE_EXIT_CODE = "Deadline", 124
+DEADLINE = "Deadline"
 DUMP_S = 1.0  # for hung ranks to write their stacks, before they are told to end
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -10,6 +11,9 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from launcher.errors import Problem
+
+_SHOWN = reprlib.Repr()  # never more than a few words of what may be endless
+_SHOWN.maxlevel, _SHOWN.maxstring, _SHOWN.maxother = 2, 60, 60
 
 
 def did_you_mean(name: str, known: Collection[str]) -> str:
@@ -46,7 +50,7 @@ def _problem(details: ErrorDetails, known: Collection[str], root: str) -> Proble
         case "missing":
             return Problem(where, "missing", "add it")
         case "string_type":
-            return Problem(where, f"{_shown(given)} is not a string", f'write "{given}"')
+            return Problem(where, f"{_shown(given)} is not a string", f'write "{_shown(given)}"')
         case "literal_error":
             fix = f"try {details['ctx']['expected']}"
             return Problem(where, f"{_shown(given)} is not known", fix)
@@ -58,5 +62,8 @@ def _problem(details: ErrorDetails, known: Collection[str], root: str) -> Proble
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
+    try:
+        text = _SHOWN.repr(value)
+    except ValueError:  # Python writes down no integer of thousands of digits
+        text = f"{type(value).__name__} of endless length"
     return text if len(text) <= 60 else text[:57] + "..."

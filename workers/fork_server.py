@@ -8,7 +8,6 @@ ranks with it; the ranks end when it is killed itself.
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import importlib
 import io
@@ -24,14 +23,11 @@ from typing import Any, NoReturn
 import psutil
 
 from workers.channel import Channel
+from workers.lifeline import adopt_orphans, die_with
 from workers.spec import WorkerSpec
 from workers.worker import run_process
 
 FRESH_INTERPRETER = ("ascend", "gpu", "single")  # a device's driver must not be forked
-
-_PR_SET_PDEATHSIG = 1
-_PR_SET_CHILD_SUBREAPER = 36
-_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 class ForkServer:
@@ -82,7 +78,7 @@ class ForkServer:
         """Leave the server's session, files and output behind, and be the rank."""
         try:
             os.setsid()
-            _die_with(server)
+            die_with(server)
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             for end in (self._channel, self._wakeup, self._wakeup_other_end):
@@ -118,12 +114,6 @@ class ForkServer:
                 with suppress(psutil.NoSuchProcess):
                     process.kill()
             psutil.wait_procs(descendants, timeout=1)
-
-
-def _die_with(parent: int) -> None:
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)  # it died before the line above
 
 
 def _redirect_output(log_file: str) -> None:
@@ -166,7 +156,7 @@ def main() -> NoReturn:
     exit_code = 1
     try:
         end, *modules = sys.argv[1:]
-        _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1)  # what outlives a rank becomes a child of this
+        adopt_orphans()  # what outlives a rank is killed by this process
         for module in modules:
             importlib.import_module(module)
         gc.freeze()  # the ranks share these pages for as long as nobody writes to them

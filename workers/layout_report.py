@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from workers.lifeline import die_with
 from workers.resharding.dtypes import STORAGE
 from workers.spmd.graph import Node
 from workers.spmd.partition import values_of, whole_layout
@@ -99,6 +100,7 @@ def _next_user(program: Program, index: int, name: str) -> Node | None:
 def main() -> int:
     """Read one request, write one report."""
     request = json.load(sys.stdin)
+    die_with(request["launcher"])
     answer = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # the user's prints must not mix with the report
     from workers.errors import WorkerError
@@ -110,7 +112,6 @@ def main() -> int:
         spec = WorkerSpec(
             rank=0,
             rank_size=request["ranks"],
-            local_rank=0,
             device_id=0,
             server_id="localhost",
             device="simulated",

@@ -17,6 +17,7 @@ from workers.protocol import (
     MAX_TEXT,
     OWNER_RANK,
     PHASES,
+    QUEUED_MESSAGES,
     Done,
     Failed,
     Message,
@@ -29,7 +30,6 @@ from workers.protocol import (
 )
 from workers.spec import WorkerSpec
 
-QUEUED_MESSAGES = 2  # batches that wait here when the collector is behind
 PATIENCE_MS = 30_000  # for an acknowledgement; a rank that gets none goes on without
 
 

@@ -22,6 +22,7 @@ import numpy as np
 PHASES = ("started", "context", "layout", "load", "compile", "predict", "done")
 OWNER_RANK = 0  # sends whole predictions; every other rank sends digests of the same arrays
 ACKNOWLEDGED = b"acknowledged"  # the answer to a message that has no array in it
+QUEUED_MESSAGES = 2  # of each rank, at either end of the line; then the rank has to wait
 CHUNK_BYTES = 16 << 20  # arrays travel in frames of at most this size
 MAX_FRAME_BYTES = CHUNK_BYTES + (1 << 16)  # what the collector accepts; CURVE adds some bytes
 MAX_TEXT = 1 << 18  # characters of a message or traceback

@@ -23,7 +23,6 @@ class WorkerSpec:
 
     rank: int  # global: 0 .. rank_size - 1
     rank_size: int
-    local_rank: int  # 0 .. ranks of this host - 1
     device_id: int  # index of the NPU on its own server
     server_id: str  # address of the server, as HCCL knows it
     device: str  # "simulated", "single", "ascend", "gpu", or a runtime as "module:Class"

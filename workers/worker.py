@@ -23,6 +23,7 @@ from workers.errors import InputError, WorkerError
 from workers.link import Link, exit_code_of
 from workers.protocol import RankReport, checksum
 from workers.resharding.checkpoint import open_checkpoint
+from workers.resharding.encryption import read_key
 from workers.resharding.execute import execute
 from workers.resharding.plan import plan_rank
 from workers.runtimes.runtime import Runtime, WantedParameter
@@ -175,7 +176,9 @@ def read_slices(
             f"{spec.network} has {len(wanted)} parameters, {next(iter(wanted))!r} is one of"
             " them, but the job names no checkpoint to load them from; add one"
         )
-    plan = plan_rank(open_checkpoint(spec.checkpoint, spec.strategy), wanted, spec.rank)
+    key = read_key(None, os.environ)
+    checkpoint = open_checkpoint(spec.checkpoint, spec.strategy, key)
+    plan = plan_rank(checkpoint, wanted, spec.rank)
     return execute(plan), plan.bytes_to_read
 
 

@@ -11,7 +11,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import psutil
 
+from launcher.child import python_module, with_our_code
 from launcher.events import EngineLost, Exited
 from workers.channel import Channel
 from workers.spec import WorkerSpec
@@ -42,7 +42,7 @@ class LocalEngine:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=_environment(specs[0]),
+                env=with_our_code(specs[0].environment),  # modules are preloaded in it
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,  # Ctrl-C is for the launcher, which tells the ranks
             )
@@ -92,9 +92,8 @@ class LocalEngine:
             time.sleep(0.01)  # they are no children of ours: nobody would wake us
 
     def _command(self, end: int) -> list[str]:
-        # -P: a folder of the user's that is called "workers" is not ours.
         modules = PRELOAD.get(self._specs[0].device, ())
-        return [sys.executable, "-P", "-m", "workers.fork_server", str(end), *modules]
+        return python_module("workers.fork_server", str(end), *modules)
 
     def _lost(self, at_s: float) -> EngineLost:
         """Say how the fork server ended, which it does by itself only when we hang up."""
@@ -111,13 +110,6 @@ class LocalEngine:
         if said:
             message += f"; its last words: {said[-1]}"
         return EngineLost(128 - code if code < 0 else max(code, 1), message, at_s)
-
-
-def _environment(spec: WorkerSpec) -> dict[str, str]:
-    """Return the environment in which modules are preloaded: that of a rank, and our code."""
-    ours = str(Path(__file__).parents[2])  # so that the ranks run the same code as this process
-    theirs = spec.environment.get("PYTHONPATH")
-    return {**spec.environment, "PYTHONPATH": f"{ours}{os.pathsep}{theirs}" if theirs else ours}
 
 
 def _lives(process: psutil.Process) -> bool:

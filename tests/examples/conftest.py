@@ -25,7 +25,6 @@ def run_whole() -> Callable[[str], tuple[Mapping[str, np.ndarray], np.ndarray]]:
         spec = WorkerSpec(
             rank=0,
             rank_size=1,
-            local_rank=0,
             device_id=0,
             server_id="localhost",
             device="single",

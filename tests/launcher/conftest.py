@@ -38,7 +38,6 @@ def specs() -> tuple[WorkerSpec, ...]:
         WorkerSpec(
             rank=rank,
             rank_size=2,
-            local_rank=rank,
             device_id=rank,
             server_id="localhost",
             device="simulated",

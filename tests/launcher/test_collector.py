@@ -68,7 +68,6 @@ def spec_of(rank: int, address: CollectorAddress) -> WorkerSpec:
     return WorkerSpec(
         rank=rank,
         rank_size=2,
-        local_rank=rank,
         device_id=rank,
         server_id="localhost",
         device="simulated",
@@ -81,7 +80,7 @@ def spec_of(rank: int, address: CollectorAddress) -> WorkerSpec:
 def test_it_hears_the_predictions_of_a_rank_through_its_link(collector: Collector) -> None:
     output = np.arange(6, dtype=np.float32).reshape(2, 3)
     with closing(Link(spec_of(0, collector.address))) as link:
-        link.predictions(0, [output])
+        link.predictions(0, [output], inputs="ab")
         (prediction,) = receive(collector)
     assert isinstance(prediction, Prediction)
     np.testing.assert_array_equal(prediction.outputs[0], output)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 
 from launcher.errors import JobError
 from launcher.job import Job, load_job
+from workers.resharding.rank_files import find_rank_files, whole_files
 
 GOOD = "network: net.py:make\npredict_data: pkg.data:make\nranks: 8\n"
 
@@ -53,6 +56,53 @@ def test_paths_in_flags_are_relative_to_the_working_directory(
     monkeypatch.chdir(tmp_path)
     job = load_job(job_file, {"output": "out", "network": "other.py:make"})
     assert (job.output, job.network) == (tmp_path / "out", f"{tmp_path}/other.py:make")
+
+
+@pytest.fixture(params=["exp[1]", "exp*", "exp?", "of {rank}", "rank_3_{rank}", "ck[{rank}]"])
+def oddly_named(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """Return a folder of slices with a name like a pattern, beside one that the pattern finds."""
+    for name in (request.param, "exp1", "of 0", "rank_3_0", "ck0"):
+        for rank in (0, 1):
+            slices = tmp_path / name / "slices" / f"rank_{rank}"
+            slices.mkdir(parents=True)
+            (slices / "net-1_1.ckpt").touch()
+        (tmp_path / name / "whole.ckpt").touch()
+    return tmp_path / request.param
+
+
+@pytest.mark.parametrize("given", ["slices/rank_{rank}/net-*.ckpt", "slices"])
+def test_the_name_of_the_folder_that_a_job_is_in_is_no_pattern(
+    oddly_named: Path, given: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = oddly_named / "job.yaml"
+    path.write_text(GOOD + f"checkpoint: {given}\n")
+    monkeypatch.chdir(oddly_named)
+    flags = {"network": "net:make", "predict_data": "net:data", "checkpoint": given}
+    for job in (load_job(path, {}), load_job(None, flags)):
+        assert find_rank_files(str(job.checkpoint), 2) == {
+            rank: oddly_named / "slices" / f"rank_{rank}" / "net-1_1.ckpt" for rank in (0, 1)
+        }
+
+
+def test_a_whole_checkpoint_may_lie_in_a_folder_that_looks_like_a_pattern(
+    oddly_named: Path,
+) -> None:
+    path = oddly_named / "job.yaml"
+    path.write_text(GOOD + "checkpoint: whole.ckpt\nlabels: y.npz:test\n")
+    job = load_job(path, {})
+    assert whole_files(str(job.checkpoint)) == [oddly_named / "whole.ckpt"]
+    assert job.labels == f"{oddly_named}/y.npz:test"
+
+
+def test_a_tilde_is_the_home_directory_in_files_and_flags(
+    job_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    paths = {"checkpoint": "~/ck/rank_{rank}", "output": "~/out", "network": "~/net.py:make"}
+    job_file.write_text(GOOD + "".join(f"{key}: {path}\n" for key, path in paths.items()))
+    expected = ("/home/me/ck/rank_{rank}", Path("/home/me/out"), "/home/me/net.py:make")
+    for job in (load_job(job_file, {}), load_job(None, {"predict_data": "net:data"} | paths)):
+        assert (job.checkpoint, job.output, job.network) == expected
 
 
 def test_modules_are_looked_for_beside_the_file_and_in_the_working_directory(
@@ -122,6 +172,61 @@ def test_yaml_that_is_no_mapping_of_names_is_refused(job_file: Path, text: str) 
 def test_yaml_never_makes_objects(job_file: Path) -> None:
     job_file.write_text("network: !!python/object/apply:os.getcwd []\n")
     assert "python/object/apply" in refuse(job_file)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("2001-13-45", "month must be in 1..12"),
+        ("1" * 5000, "Exceeds the limit"),
+        ("0x" + "f" * 5000, "int of endless length is not a string"),
+    ],
+)
+def test_yaml_that_python_cannot_read_is_refused(job_file: Path, value: str, said: str) -> None:
+    job_file.write_text(f"network: {value}\npredict_data: x:y\n")
+    assert said in refuse(job_file)
+
+
+@pytest.fixture
+def usual_recursion_limit() -> Iterator[None]:
+    """Set the limit that Python starts with; libraries that other tests import raise it."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(1000)
+    yield
+    sys.setrecursionlimit(before)
+
+
+@pytest.mark.usefixtures("usual_recursion_limit")
+def test_yaml_that_is_nested_too_deeply_is_refused(job_file: Path) -> None:
+    job_file.write_text(f"network: {'[' * 1500}")
+    assert "nested too deeply" in refuse(job_file)
+
+
+@pytest.mark.parametrize("key", ["network", "ranks", "search_path", "device", "timeout"])
+def test_aliases_that_multiply_are_refused_in_a_few_words(job_file: Path, key: str) -> None:
+    # ten lists of ten lists of ... : 10 ** 9 words, were they written out
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    for depth in range(1, 9):
+        lines.append(f"a{depth}: &a{depth} [{', '.join([f'*a{depth - 1}'] * 10)}]")
+    job_file.write_text("\n".join([*lines, f"{key}: *a8\n"]))
+    assert all(len(line) < 400 for line in refuse(job_file).splitlines())
+
+
+@pytest.mark.parametrize("key", ["ranks", "threads"])
+def test_absurd_counts_are_refused(job_file: Path, key: str) -> None:
+    assert "less than or equal to 65536" in refuse(job_file, **{key: 10**9})
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_every_run_has_an_end(job_file: Path, value: float) -> None:
+    assert "--timeout" in refuse(job_file, timeout=value)
+
+
+@pytest.mark.parametrize("key", ["network", "checkpoint", "output", "labels", "search_path"])
+def test_no_path_holds_a_nul(job_file: Path, key: str) -> None:
+    value = '["~\\0"]' if key == "search_path" else '"~\\0.py:x"'
+    job_file.write_text(f"predict_data: x:y\n{key}: {value}\n")
+    assert "holds a NUL character" in refuse(job_file)
 
 
 def test_an_error_survives_the_way_to_another_process(job_file: Path) -> None:

@@ -49,6 +49,20 @@ def test_a_file_that_holds_no_array_is_an_error(tmp_path: Path, name: str) -> No
         read_labels(str(tmp_path / name))
 
 
+def test_a_header_that_asks_for_more_than_there_can_be_is_an_error(tmp_path: Path) -> None:
+    header = b"{'descr': '<i8', 'fortran_order': False, 'shape': (1000000000000000,)}"
+    size = len(header).to_bytes(2, "little")
+    (tmp_path / "y.npy").write_bytes(b"\x93NUMPY\x01\x00" + size + header)
+    with pytest.raises(JobError, match="numpy.save"):
+        read_labels(str(tmp_path / "y.npy"))
+
+
+def test_no_labels_at_all_are_an_error(tmp_path: Path) -> None:
+    np.save(tmp_path / "y.npy", np.zeros(0, np.int64))
+    with pytest.raises(JobError, match="y.npy: it is empty"):
+        read_labels(str(tmp_path / "y.npy"))
+
+
 def test_objects_are_never_unpickled(tmp_path: Path) -> None:
     np.save(tmp_path / "y.npy", np.array([{}], dtype=object), allow_pickle=True)
     with pytest.raises(JobError, match="allow_pickle=False"):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +13,14 @@ import numpy as np
 import pytest
 
 import launcher
-from launcher import launch
-from launcher.errors import RankTableError
+from launcher import cli, launch
+from launcher.errors import FolderInUseError, RankTableError
 from launcher.job import Job
 from launcher.outcome import Limits, Outcome, RootCause
+from launcher.rank_table import RankTableTimeout
 from launcher.run_command import execute
 from launcher.run_folder import RunFolder
+from launcher.streams import StandardStreams
 from workers.protocol import Message, PhaseEntered, RankReport
 from workers.spec import WorkerSpec
 
@@ -142,14 +146,71 @@ def test_labels_give_an_accuracy(ranks: Ranks, make_job: MakeJob, tmp_path: Path
     assert launcher.run(make_job(labels="y.npy")).accuracy == 0.75
 
 
-def test_labels_that_do_not_fit_fail_the_run_and_keep_the_predictions(
-    ranks: Ranks, make_job: MakeJob, tmp_path: Path
+def test_labels_that_do_not_fit_are_a_warning_and_the_verified_result_stays(
+    ranks: Ranks, make_job: MakeJob, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     np.save(tmp_path / "y.npy", np.array([0, 1]))
-    result = launcher.run(make_job(labels="y.npy"))
-    assert result.exit_code == 2
-    assert result.cause is not None and "one label for each prediction" in result.cause.message
-    assert result.predictions[0].exists()
+    assert execute(make_job(labels="y.npy", output="out"), as_json=False) == 0
+    assert (tmp_path / "out" / "predictions.npy").exists()
+    written = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert (written["status"], written["accuracy"]) == ("ok", None)
+    assert "one label for each prediction" in written["warnings"][0]
+    assert capsys.readouterr().err == f"warning: {written['warnings'][0]}\n"
+
+
+def test_a_second_run_in_the_same_folder_is_refused_and_touches_nothing(
+    ranks: Ranks, make_job: MakeJob, tmp_path: Path
+) -> None:
+    def start_another(message: Message) -> None:
+        (tmp_path / "out" / "summary.json").touch()
+        with pytest.raises(FolderInUseError):
+            launcher.run(make_job(output="out"))
+        assert (tmp_path / "out" / "summary.json").exists()
+        heard.append(message)
+
+    heard: list[Message] = []
+    assert launcher.run(make_job(output="out"), start_another).ok
+    assert len(heard) == 1
+
+
+def test_a_full_disk_takes_the_summary_and_not_the_cause(
+    ranks: Ranks, make_job: MakeJob, cause: RootCause, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_space(path: Path) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(launch, "atomic_file", no_space)
+    ranks.cause = cause
+    result = launcher.run(make_job(output="out"))
+    assert (result.exit_code, result.cause) == (1, cause)
+    assert result.warnings == (f"no summary: {result.summary}: No space left on device",)
+
+
+@pytest.mark.parametrize(
+    ("output", "said"), [("taken", "taken/logs: File exists"), ("x" * 300, "File name too long")]
+)
+def test_a_folder_that_cannot_be_made_is_one_line_and_exit_code_2(
+    ranks: Ranks, tmp_path: Path, output: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "logs").touch()
+    network = ["--network=net:make", "--predict-data=net:data"]
+    assert cli.main([*network, "--ranks=2", "--output", output]) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith("launcher: ") and printed.endswith(f"{said}\n")
+    assert ranks.specs == ()
+
+
+def test_a_reader_that_leaves_does_not_end_the_run(
+    ranks: Ranks, make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as output:
+        monkeypatch.setattr(sys, "stdout", output)
+        with StandardStreams():
+            assert execute(make_job(output="out"), as_json=False) == 0
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["status"] == "ok"
 
 
 def test_ranks_read_the_table_that_was_checked(
@@ -163,6 +224,17 @@ def test_ranks_read_the_table_that_was_checked(
 def test_a_rank_table_that_is_not_there_is_an_error(ranks: Ranks, make_job: MakeJob) -> None:
     with pytest.raises(RankTableError, match="none.json: No such file"):
         launcher.run(make_job(rank_table="none.json"))
+
+
+def test_a_rank_table_that_is_never_filled_in_ends_at_the_deadline(
+    ranks: Ranks, make_job: MakeJob, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "hccl.json"
+    table.write_text('{"status": "initializing"}')
+    with pytest.raises(RankTableTimeout, match="--phase-timeout") as caught:
+        launcher.run(make_job(rank_table=table, phase_timeout=1e-6))
+    assert caught.value.exit_code == 124
+    assert not ranks.specs
 
 
 def test_the_command_prints_the_summary_as_json_and_nothing_else(

@@ -40,7 +40,6 @@ def test_without_a_device_every_rank_is_simulated(make_job: MakeJob) -> None:
         (1, 1, "simulated"),
         (2, 2, "simulated"),
     ]
-    assert specs[2].log_file == "/out/logs/rank_2.log"
 
 
 def test_one_rank_without_a_device_is_simulated_too(make_job: MakeJob) -> None:
@@ -108,7 +107,7 @@ def test_cores_are_shared_out_and_nobody_gets_less_than_one(
 
 def test_all_ranks_of_several_servers_are_simulated_here(make_job: MakeJob) -> None:
     placement = placed(make_job(ranks=4), table=TWO_SERVERS)
-    assert [spec.local_rank for spec in placement.specs] == [0, 1, 2, 3]
+    assert {spec.device for spec in placement.specs} == {"simulated"}
     assert placement.specs[3].server_id == "10.0.0.1"
     assert placement.headline == (
         "4 ranks, simulated on this host (4 cores), standing in for 2 servers"
@@ -143,6 +142,25 @@ def test_a_device_of_the_table_that_is_not_visible_is_an_error(make_job: MakeJob
         placed(make_job(ranks=8), host, ONE_SERVER)
 
 
+def test_a_rank_asks_for_its_device_by_the_number_that_it_is_shown(make_job: MakeJob) -> None:
+    environment = {"ASCEND_RT_VISIBLE_DEVICES": "7,6,5,4,3,2,1,0"}
+    specs = placed(make_job(ranks=8), ASCEND, ONE_SERVER, environment).specs
+    assert (specs[0].device_id, specs[0].environment["DEVICE_ID"]) == (7, "0")
+    assert (specs[5].device_id, specs[5].environment["DEVICE_ID"]) == (2, "5")
+
+
+def test_a_device_of_the_table_that_ranks_are_not_shown_is_an_error(make_job: MakeJob) -> None:
+    environment = {"ASCEND_RT_VISIBLE_DEVICES": "0,1"}
+    with pytest.raises(HostError, match="device 7 of the rank table is hidden by ASCEND_RT_VIS"):
+        placed(make_job(ranks=8), ASCEND, ONE_SERVER, environment)
+
+
+def test_simulated_ranks_are_shown_no_device(make_job: MakeJob) -> None:
+    environment = {"ASCEND_RT_VISIBLE_DEVICES": "0"}
+    spec = placed(make_job(ranks=8), table=ONE_SERVER, environment=environment).specs[0]
+    assert (spec.device, spec.environment["DEVICE_ID"]) == ("simulated", "7")
+
+
 def test_devices_of_several_servers_cannot_be_started_yet(make_job: MakeJob) -> None:
     with pytest.raises(HostError, match="spans 2 servers"):
         placed(make_job(ranks=4), ASCEND, TWO_SERVERS)
@@ -169,3 +187,9 @@ def test_a_host_has_the_devices_whose_files_are_numbered(tmp_path: Path) -> None
     host = look_around(tmp_path)
     assert (host.ascend_devices, host.gpu_devices) == ({0, 10}, {0})
     assert host.cores >= 1
+
+
+def test_a_host_knows_its_name_and_its_addresses() -> None:
+    host = look_around()
+    assert host.name
+    assert all("%" not in address for address in host.addresses)

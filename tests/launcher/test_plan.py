@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -102,6 +103,7 @@ def test_the_child_is_asked_for_the_network_of_the_job(
         "predict_data": "net:data",
         "ranks": 8,
         "search_path": [str(tmp_path)],
+        "launcher": os.getpid(),
     }
     assert environment["OMP_NUM_THREADS"] == "2"
     assert "MS_ROLE" not in environment

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from importlib.machinery import ModuleSpec
+from importlib.util import spec_from_file_location
 from pathlib import Path
 
 import pytest
@@ -36,6 +39,28 @@ def test_a_module_that_is_nowhere_is_an_error(
 ) -> None:
     with pytest.raises(JobError, match="^network: there is no (module|file)"):
         preflight.check(make_job(network=name), tmp_path / "out")
+
+
+def test_a_module_that_only_a_finder_knows_is_found(
+    make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Finder:
+        """What an editable install puts into sys.meta_path."""
+
+        @staticmethod
+        def find_spec(name: str, path: object, target: object = None) -> ModuleSpec | None:
+            root = tmp_path / "elsewhere" / "src"
+            places = {"editable": root / "__init__.py"}
+            return spec_from_file_location(name, places[name]) if name in places else None
+
+    source = tmp_path / "elsewhere" / "src"
+    source.mkdir(parents=True)
+    (source / "__init__.py").write_text("raise SystemExit('imported by the parent')")
+    (source / "model.py").touch()
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, Finder])
+    preflight.check(make_job(network="editable.model:make"), tmp_path / "out")
+    with pytest.raises(JobError, match="there is no module editable.nothing"):
+        preflight.check(make_job(network="editable.nothing:make"), tmp_path / "out")
 
 
 def test_a_missing_module_of_the_data_is_named_as_such(make_job: MakeJob, tmp_path: Path) -> None:

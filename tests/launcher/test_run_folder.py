@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 from pathlib import Path
 
 import pytest
 
+from launcher.errors import FolderInUseError
 from launcher.run_folder import RunFolder
 
 
@@ -25,6 +28,29 @@ def test_one_output_has_no_number(folder: RunFolder) -> None:
     assert folder.predictions(1, 2) == folder.root / "predictions_1.npy"
     assert folder.partial(0, 1) == folder.root / "predictions.partial.npy"
     assert folder.log(3) == folder.root / "logs" / "rank_3.log"
+
+
+def test_only_one_run_at_a_time_has_the_folder(tmp_path: Path) -> None:
+    with RunFolder(tmp_path / "out").locked():
+        with pytest.raises(FolderInUseError, match="out: another run writes here") as caught:
+            with RunFolder(tmp_path / "out").locked():
+                pass
+        assert caught.value.exit_code == 2
+        with RunFolder(tmp_path / "elsewhere").locked():
+            pass
+    with RunFolder(tmp_path / "out").locked():
+        pass
+
+
+def test_a_file_system_that_knows_no_locks_will_do(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(file: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with folder.locked():
+        pass
 
 
 def test_an_earlier_result_is_set_aside(folder: RunFolder) -> None:

@@ -35,7 +35,7 @@ def test_accuracy_comes_first_where_there_are_labels(make_result: MakeResult) ->
 
 def test_the_table_has_a_row_for_each_rank(make_result: MakeResult) -> None:
     stream = io.StringIO()
-    make_console(stream).print(summary.rank_table(make_result()))
+    make_console(stream).print(summary.rank_summary(make_result()))
     header, first, second = (line.split() for line in stream.getvalue().splitlines())
     assert header[:4] == ["rank", "device", "context", "layout"]
     assert header[-3:] == ["read", "peak", "memory"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 from collections.abc import Iterator
 
@@ -48,3 +49,18 @@ def test_talking_to_nobody_is_no_error_but_is_noticed(ends: Ends) -> None:
     other.close()
     channel.send(rank=1)
     assert channel.closed
+
+
+def test_neither_end_waits_for_the_other_to_read(ends: Ends) -> None:
+    # The kernel holds some hundreds of small objects, and no object of a megabyte.
+    channel, other = ends[0], Channel(ends[1])
+    told = [{"number": n, "text": "x" * (1 << 20 if n == 7 else 9)} for n in range(999)]
+    for fields in told:
+        channel.send(**fields)
+        other.send(**fields)
+    heard: tuple[list[object], list[object]] = [], []
+    while len(heard[0]) < len(told) or len(heard[1]) < len(told):
+        readable, _, _ = select.select([channel, other], [], [])
+        for end in readable:
+            heard[end is other].extend(end.receive())
+    assert heard == (told, told)

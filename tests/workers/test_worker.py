@@ -67,7 +67,6 @@ class Multiplier:
 SPEC = WorkerSpec(
     rank=0,
     rank_size=2,
-    local_rank=0,
     device_id=0,
     server_id="localhost",
     device="simulated",

@@ -25,6 +25,7 @@ from mindspore.train.mind_ir_pb2 import ModelProto
 from workers.spmd.errors import CaptureError
 from workers.spmd.graph import Graph, parse_graph
 from workers.spmd.source import with_sources
+from workers.spmd.stand_ins import put_stand_ins, without_stand_ins
 
 
 def set_parallel_context(rank: int, rank_size: int, strategy_file: str | None = None) -> None:
@@ -56,6 +57,7 @@ def capture(network: mindspore.nn.Cell, inputs: Sequence[Any]) -> Graph:
     for parameter in network.get_parameters():
         if parameter.has_init:
             parameter.set_data(_untouched(parameter))
+    put_stand_ins(network)
     mindspore.reset_auto_parallel_context()
     executor = _cell_graph_executor
     try:
@@ -65,7 +67,8 @@ def capture(network: mindspore.nn.Cell, inputs: Sequence[Any]) -> Graph:
         ir = executor._get_func_graph_proto(network, graph_id, "mind_ir", incremental=False)
     except Exception as error:  # whatever the user's construct raises while it is compiled
         raise CaptureError(f"MindSpore cannot compile the network: {_told(error)}") from error
-    return with_sources(parse_graph(ModelProto.FromString(ir)), network)
+    graph = without_stand_ins(parse_graph(ModelProto.FromString(ir)))
+    return with_sources(graph, network)
 
 
 def _told(error: Exception) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 from mindspore import ops
 
 from workers.spmd.attention_masks import attention_mask, layout_name
+from workers.spmd.graph import Node, shape_of
 
 Results = tuple[Any, ...]
 
@@ -162,7 +163,14 @@ def repeat_elements(x: Any, repeats: int, dim: int | None = None, size: Any = No
     return (ops.repeat_elements(flat, repeats, (dim or 0) % flat.ndim),)
 
 
-COMPOSITIONS: Mapping[str, Callable[..., Results]] = {
+def batch_mat_mul(left: Any, right: Any, transpose_a: bool, transpose_b: bool) -> Results:
+    """BatchMatMul whose batch dimensions are broadcast."""
+    left = ops.swapaxes(left, -1, -2) if transpose_a else left
+    right = ops.swapaxes(right, -1, -2) if transpose_b else right
+    return (ops.matmul(left, right),)
+
+
+COMPOSED: Mapping[str, Callable[..., Results]] = {
     "ApplyRotaryPosEmb": apply_rotary,
     "CumsumExt": cumulative_sum,
     "FlashAttentionScore": flash_attention,
@@ -178,6 +186,14 @@ COMPOSITIONS: Mapping[str, Callable[..., Results]] = {
     "TopkExt": top_k,
     "TrilExt": lower_triangle,
 }
+
+
+def composition_of(node: Node) -> Callable[..., Results] | None:
+    """Return what computes a node; None for an operator that a CPU has."""
+    if node.op == "BatchMatMul":
+        left, right = (shape_of(x)[:-2] for x in node.tensors)
+        return batch_mat_mul if left != right else None
+    return COMPOSED.get(node.op)
 
 
 def _attention(

@@ -10,7 +10,7 @@ import numpy as np
 from mindspore.ops import Primitive
 
 from workers.errors import InputError
-from workers.spmd.compositions import COMPOSITIONS
+from workers.spmd.compositions import composition_of
 from workers.spmd.graph import Constant, Node, Operand, Value
 from workers.spmd.views import view
 from workers.tensors import to_tensor
@@ -41,7 +41,7 @@ def kernel(node: Node) -> Kernel:
         constant = _argument(node.inputs[0])
         return lambda: (constant,)
     template = tuple(_template(operand) for operand in node.inputs)
-    composed = COMPOSITIONS.get(node.op)
+    composed = composition_of(node)
     attempts = [_widened(composed, node)] if composed else [view(node.op) or _primitive(node)]
     if not composed and _has_halves(node):
         attempts.append(_widened(attempts[0], node))

@@ -257,7 +257,8 @@ class _Partition:
         for user, _ in users:
             if user.attributes.get("in_strategy"):
                 return _reshape_strategy(user, self.devices), user
-        if not users or value in flatten(self.graph.outputs):
+        returned = value.name in self.parameters and value in flatten(self.graph.outputs)
+        if returned or not users:
             return self._whole(value).layout, _RESULT
         if value.shape and value.shape[0] % self.devices == 0:
             axes = ((0,), *((),) * (len(value.shape) - 1))

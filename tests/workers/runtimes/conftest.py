@@ -64,7 +64,6 @@ def make_spec(tmp_path: Path) -> Callable[..., WorkerSpec]:
         values = {
             "rank": 0,
             "rank_size": 1,
-            "local_rank": 0,
             "device_id": 0,
             "server_id": "10.0.0.1",
             "device": "single",

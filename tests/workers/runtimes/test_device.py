@@ -108,9 +108,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> StandIn:
 
 @pytest.fixture
 def spec(make_spec: MakeSpec) -> WorkerSpec:
-    return make_spec(
-        rank=1, rank_size=2, local_rank=1, device_id=5, device="ascend", strategy="/train.ckpt"
-    )
+    return make_spec(rank=1, rank_size=2, device_id=5, device="ascend", strategy="/train.ckpt")
 
 
 @pytest.fixture(autouse=True)

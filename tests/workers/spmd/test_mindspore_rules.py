@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-F, I = "float32", "int32"
+F, N = "float32", "int32"  # types of the operands
 
 
 @pytest.fixture
@@ -73,19 +73,19 @@ CASES = {
     ),
     "rows of a table on four devices: the repeated axis is the first": (
         lambda ops: ops.Gather(),
-        [(256, 64, F), (8, 8, I), 0],
+        [(256, 64, F), (8, 8, N), 0],
         ((4, 1), (1, 1)),
         [([2, 4], [0, -1]), ([2, 4], [-1, -1])],
     ),
     "rows and indices together": (
         lambda ops: ops.Gather(),
-        [(256, 64, F), (8, 8, I), 0],
+        [(256, 64, F), (8, 8, N), 0],
         ((4, 1), (2, 1)),
         [([2, 4], [0, -1]), ([2, 4], [1, -1])],
     ),
     "an embedding of mint splits its table by itself": (
         lambda ops: ops.auto_generate.Embedding(),
-        [(8, 4, I), (256, 64, F)],
+        [(8, 4, N), (256, 64, F)],
         None,
         [([8], [-1, -1]), ([8], [0, -1])],
     ),
@@ -167,7 +167,7 @@ def reduced(program):
 @pytest.mark.parametrize(
     "make, operands, strategy, out_strategy, wanted",
     [
-        (lambda ops: ops.Gather(), [(256, 64, F), (8, 8, I), 0], ((8, 1), (1, 1)), None, (8, 1, 1)),
+        (lambda ops: ops.Gather(), [(256, 64, F), (8, 8, N), 0], ((8, 1), (1, 1)), None, (8, 1, 1)),
         (lambda ops: ops.MatMul(), [(8, 16, F), (16, 8, F)], ((2, 4), (4, 1)), ((8, 1),), (8, 1)),
     ],
 )
@@ -182,7 +182,7 @@ def test_a_contraction_may_leave_its_result_split(
     "rows, out_strategy", [(6, None), (8, ((1, 1, 1),))], ids=["rows do not divide", "asked whole"]
 )
 def test_or_whole(layouts, rows, out_strategy):
-    operands = [(256, 64, F), (rows, 8, I), 0]
+    operands = [(256, 64, F), (rows, 8, N), 0]
     _, program = layouts(lambda ops: ops.Gather(), operands, ((8, 1), (1, 1)), out_strategy)
     assert reduced(program)[0].target.layout.split_counts == (1, 1, 1)
 

@@ -34,6 +34,7 @@ OPERATORS = {
         [(4, 8, 16), (4, 8, 16)],
         (),
     ),
+    "BatchMatMul broadcast": (lambda ops: ops.BatchMatMul(), [(4, 8, 8, 16), (16, 8)], ()),
     "MatMulExt": (lambda ops: ops.auto_generate.MatMulExt(), [(4, 8, 16), (16, 8)], ()),
     "Dense": (lambda ops: ops.auto_generate.Dense(), [(8, 4, 16), (8, 16), (8,)], ()),
     "BiasAdd": (lambda ops: ops.BiasAdd(), [(8, 16), (16,)], ()),
@@ -114,7 +115,7 @@ def _tensor(shape, rng):
     return mindspore.Tensor(np.abs(rng.randn(*shape)).astype(np.float32))
 
 
-def _strategies(node, devices, count=6):
+def _strategies(node, devices, count=4):
     """Return some strategies that are allowed for a node, all where there are few."""
     from workers.spmd.division import entries_of
     from workers.spmd.errors import StrategyError

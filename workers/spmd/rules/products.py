@@ -96,20 +96,21 @@ def _windows_fit(node: Node, splits: Splits) -> str | None:
     convolution = node.op == "Conv2D"
     convolution = node.op == "Conv2D"
     kernel = _last_two(node.attributes.get("kernel_size", node.argument(1)))
-    stride = _last_two(node.attributes.get("stride" if convolution else "strides", node.argument(2)))
+    name = "stride" if convolution else "strides"
+    stride = _last_two(node.attributes.get(name, node.argument(2)))
     padded = convolution and node.attributes.get("pad_mode") != "valid"
     for place, label in enumerate("hw"):
         parts = splits.get(label, 1)
         if parts == 1:
             continue
         size, out = shape_of(node.tensors[0])[2 + place], node.outputs[0].shape[2 + place]
-        name = ("height", "width")[place]
+        side = ("height", "width")[place]
         if out % parts:
-            return f"the {name} of its result, {out}, is not divisible by the split {parts}"
+            return f"the {side} of its result, {out}, is not divisible by the split {parts}"
         if kernel[place] > stride[place] and not padded:
-            return f"the {name} cannot be split, because windows overlap (kernel_size > stride)"
+            return f"the {side} cannot be split, because windows overlap (kernel_size > stride)"
         if kernel[place] <= stride[place] and (size // parts) % stride[place]:
-            return f"a slice of the {name}, {size // parts}, is not divisible by the stride"
+            return f"a slice of the {side}, {size // parts}, is not divisible by the stride"
     return None
 
 

@@ -20,7 +20,7 @@ from launcher.run_folder import RunFolder
 from workers.protocol import OWNER_RANK, Prediction, PredictionDigest, RankReport
 
 
-class Results:
+class PredictionFiles:
     """The predictions of one run."""
 
     def __init__(self, ranks: Iterable[int], folder: RunFolder) -> None:

@@ -1,0 +1,162 @@
+"""Prediction files: batches in, files out, and nothing that was not verified."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from launcher.agreement import VerificationError
+from launcher.prediction_files import PredictionFiles
+from launcher.run_folder import RunFolder
+from workers.protocol import Prediction, PredictionDigest, RankReport
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    folder = RunFolder(tmp_path)
+    folder.create()
+    return folder
+
+
+@pytest.fixture
+def files(folder: RunFolder) -> Iterator[PredictionFiles]:
+    with closing(PredictionFiles([0, 1], folder)) as files:
+        yield files
+
+
+def deliver(files: PredictionFiles, batch: int, *outputs: np.ndarray) -> None:
+    files.take(Prediction(0, batch, outputs))
+    files.take(PredictionDigest.of(1, batch, outputs))
+
+
+def reports(batches: int) -> dict[int, RankReport]:
+    return dict.fromkeys((0, 1), RankReport({}, 0, 0, 0, batches))
+
+
+def names(folder: RunFolder) -> list[str]:
+    return sorted(path.name for path in folder.root.glob("*.npy"))
+
+
+def test_batches_are_joined_along_the_first_dim(files: PredictionFiles, folder: RunFolder) -> None:
+    rows = np.arange(10, dtype=np.float32).reshape(5, 2)
+    deliver(files, 0, rows[:4])
+    deliver(files, 1, rows[4:])  # the last batch may be smaller
+    assert files.publish(reports(2)) == (folder.predictions(),)
+    np.testing.assert_array_equal(np.load(folder.predictions()), rows)
+    assert names(folder) == ["predictions.npy"]
+
+
+def test_every_output_of_the_network_has_a_file(files: PredictionFiles, folder: RunFolder) -> None:
+    deliver(files, 0, np.zeros((2, 3), np.float32), np.arange(2))
+    deliver(files, 1, np.ones((2, 3), np.float32), np.arange(2))
+    files.publish(reports(2))
+    assert np.load(folder.predictions(0, 2)).shape == (4, 3)
+    np.testing.assert_array_equal(np.load(folder.predictions(1, 2)), [0, 1, 0, 1])
+
+
+def test_a_single_0d_output_stays_0d(files: PredictionFiles, folder: RunFolder) -> None:
+    deliver(files, 0, np.array(2.5))
+    files.publish(reports(1))
+    assert np.load(folder.predictions()).shape == ()
+
+
+def test_several_0d_outputs_are_stacked(files: PredictionFiles, folder: RunFolder) -> None:
+    for batch in range(3):
+        deliver(files, batch, np.array(batch))
+    files.publish(reports(3))
+    np.testing.assert_array_equal(np.load(folder.predictions()), [0, 1, 2])
+
+
+@pytest.mark.parametrize(
+    "second",
+    [np.zeros((2, 4)), np.zeros((2, 3), np.float32), np.zeros(2), np.array(0.0)],
+    ids=["shape", "dtype", "ndim", "0d"],
+)
+def test_a_batch_that_cannot_follow_the_others_is_an_error(
+    files: PredictionFiles, second: np.ndarray
+) -> None:
+    deliver(files, 0, np.zeros((2, 3)))
+    with pytest.raises(VerificationError, match="batch 1: .* cannot follow the float64.rows, 3."):
+        deliver(files, 1, second)
+
+
+def test_another_number_of_outputs_is_an_error(files: PredictionFiles) -> None:
+    deliver(files, 0, np.zeros(2), np.zeros(2))
+    with pytest.raises(VerificationError, match="batch 1: rank 0 has 1 outputs, not 2"):
+        deliver(files, 1, np.zeros(2))
+
+
+def test_a_rank_that_does_not_own_the_outputs_may_not_send_them(files: PredictionFiles) -> None:
+    with pytest.raises(VerificationError, match="rank 1 sent a Prediction"):
+        files.take(Prediction(1, 0, (np.zeros(2),)))
+    with pytest.raises(VerificationError, match="rank 0 sent a PredictionDigest"):
+        files.take(PredictionDigest.of(0, 0, [np.zeros(2)]))
+
+
+def test_nothing_gets_its_name_when_a_batch_is_missing(
+    files: PredictionFiles, folder: RunFolder
+) -> None:
+    deliver(files, 0, np.zeros((2, 3)))
+    files.take(Prediction(0, 1, (np.zeros((2, 3)),)))
+    with pytest.raises(VerificationError, match="batch 1: rank 1"):
+        files.publish({0: reports(2)[0], 1: reports(1)[1]})
+    assert not folder.predictions().exists()
+
+
+def test_a_failed_run_keeps_the_batches_that_were_verified(
+    files: PredictionFiles, folder: RunFolder
+) -> None:
+    deliver(files, 0, np.zeros((2, 3)))
+    files.take(Prediction(0, 1, (np.ones((2, 3)),)))  # rank 1 never confirms it
+    assert files.salvage() == (folder.partial(),)
+    np.testing.assert_array_equal(np.load(folder.partial()), np.zeros((2, 3)))
+    assert names(folder) == ["predictions.partial.npy"]
+
+
+def test_a_failed_run_that_verified_nothing_leaves_no_file(
+    files: PredictionFiles, folder: RunFolder
+) -> None:
+    files.take(Prediction(0, 0, (np.zeros((2, 3)),)))
+    assert files.salvage() == ()
+    assert names(folder) == []
+
+
+def test_a_batch_that_cannot_be_written_does_not_count(
+    files: PredictionFiles, folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deliver(files, 0, np.zeros((2, 3)))
+    files.take(PredictionDigest.of(1, 1, [np.ones((2, 3))]))
+    write = os.pwrite
+
+    def write_on_a_full_disk(file: int, data: memoryview, offset: int) -> int:
+        if offset > 512:  # behind the header and the first batch
+            raise OSError(28, "No space left on device")
+        return write(file, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", write_on_a_full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        files.take(Prediction(0, 1, (np.ones((2, 3)),)))
+    assert files.batches == 1
+    assert files.salvage() == (folder.partial(),)
+    np.testing.assert_array_equal(np.load(folder.partial()), np.zeros((2, 3)))
+
+
+def test_when_one_file_cannot_get_its_name_none_does(
+    files: PredictionFiles, folder: RunFolder
+) -> None:
+    deliver(files, 0, np.zeros(2), np.zeros(2))
+    folder.predictions(1, 2).mkdir()  # a folder is in the way
+    (folder.predictions(1, 2) / "file").touch()
+    with pytest.raises(OSError):
+        files.publish(reports(1))
+    assert not folder.predictions(0, 2).exists()
+    assert [path.name for path in files.salvage()] == [
+        "predictions_0.partial.npy",
+        "predictions_1.partial.npy",
+    ]
+    assert all(path.exists() for path in files.salvage())

@@ -1,0 +1,23 @@
+"""Tie the lives of processes together, so that nobody outlives whom it works for (Linux)."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def die_with(parent: int) -> None:
+    """Let the kernel kill this process when its parent ends, however that ends."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)  # it ended before the line above
+
+
+def adopt_orphans() -> None:
+    """Become the parent of whatever outlives a child of this process."""
+    _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1)
