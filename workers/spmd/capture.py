@@ -26,10 +26,12 @@ from workers.spmd.errors import CaptureError
 from workers.spmd.graph import Graph, parse_graph
 from workers.spmd.source import with_sources
 from workers.spmd.stand_ins import put_stand_ins, without_stand_ins
+from workers.spmd.world import set_world
 
 
 def set_parallel_context(rank: int, rank_size: int, strategy_file: str | None = None) -> None:
     """Set the context of the tutorial: semi_auto_parallel, whole batches, the strategy file."""
+    set_world(rank, rank_size)
     mindspore.set_context(mode=mindspore.GRAPH_MODE, device_target="CPU")
     mindspore.set_auto_parallel_context(
         parallel_mode="semi_auto_parallel",

@@ -25,7 +25,8 @@ def partition(
 ) -> Program:
     """Return the parallel program of a network on ``devices`` ranks.
 
-    The inputs are whole on every rank (``full_batch``) and so are the outputs.
+    The inputs are whole on every rank (``full_batch``) and so are the outputs. Any number of
+    devices will do, also one that HCCL refuses (it takes 1, 2, 4 and multiples of 8).
 
     Args:
         at_rest: where parameters lie already; each use redistributes them as it needs. Without
@@ -35,12 +36,6 @@ def partition(
         StrategyError: MindSpore would refuse an operator's strategy.
         ParameterConflictError: two operators want a parameter in different layouts.
     """
-    if devices not in (1, 2, 4) and devices % 8:
-        raise StrategyError(
-            "the network",
-            f"MindSpore runs it on 1, 2, 4 or a multiple of 8 devices, not on {devices}",
-            "choose such a number of ranks",
-        )
     return _Partition(graph, devices, at_rest).run()
 
 
@@ -237,9 +232,15 @@ class _Partition:
     def _layout_of(self, value: Value) -> Layout:
         """Return where a value is; a parameter that no operator placed yet gets its place here."""
         if value.name not in self.placed:
-            layout, user = self._later_use(value)
+            layout, user = self._later_use(self._uncast(value))
             self._settle(value, layout, user)
         return self.placed[value.name].layout
+
+    def _uncast(self, value: Value) -> Value:
+        """Return the parameter behind a cast that waits for its first user."""
+        while value.name in self.cast:
+            (value,) = values_of(self.cast[value.name].inputs)
+        return value
 
     def _later_use(self, value: Value) -> tuple[Layout, Node]:
         """Return the layout of a parameter whose first use, a reshape say, does not decide it.

@@ -154,3 +154,35 @@ def test_reshapes_that_undo_each_other_do_not_hide_the_user_of_a_weight(capture_
     # A reshape that stays decides nothing itself: all devices share the rows of the weight.
     kept = partition(capture_cell(lambda: Net((32, 8)), [tensor(8, 32)]), 8)
     assert kept.parameters["w"].layout.axes == ((0,), ())
+
+
+def test_a_network_may_ask_for_the_number_of_ranks(capture_cell):
+    from mindspore import communication, nn, ops
+
+    class Net(nn.Cell):
+        def __init__(self):
+            super().__init__()
+            get_group_size = communication.get_group_size
+            self.matmul = ops.MatMul().shard(((get_group_size(), 1), (1, 1)))
+
+        def construct(self, x):
+            return self.matmul(x, x)
+
+    (node,) = capture_cell(Net, [tensor(16, 16)]).nodes
+    assert node.attributes["in_strategy"] == ((8, 1), (1, 1))
+
+
+def test_strategies_for_whole_cells_are_refused(capture_cell):
+    from mindspore import nn
+
+    class Net(nn.Cell):
+        def __init__(self):
+            super().__init__()
+            self.dense = nn.Dense(16, 16)
+            self.dense.shard(((2, 1),))
+
+        def construct(self, x):
+            return self.dense(x)
+
+    with pytest.raises(CaptureError, match="Dense.*Primitive.shard"):
+        capture_cell(Net, [tensor(16, 16)])

@@ -62,6 +62,18 @@ def test_a_parameter_that_two_operators_cut_differently_is_refused(capture_case)
     assert caught.value.parameter == "table"
 
 
+def test_three_devices_will_do_although_hccl_has_no_such_number(capture_case, lockstep):
+    from workers.spmd.partition import partition
+
+    graph, data = capture_case("lenet_none", 3)
+    program = partition(graph, 3)
+    reference = np.load(FIXTURES / "lenet_none" / "reference.npz")
+    weights = {name: reference["param:" + name] for name in program.parameters}
+    scale = np.abs(reference["y"]).max()
+    for (answer,) in lockstep(program, weights, [data]):
+        np.testing.assert_allclose(answer, reference["y"], rtol=0, atol=1e-5 * scale)
+
+
 def test_a_transformer_block_costs_two_all_reduces_and_one_all_gather(capture_case):
     from workers.layout_report import report
     from workers.spmd.partition import partition

@@ -185,11 +185,6 @@ def test_layout_objects_that_mindspore_refuses(refusal, make, shapes, layouts, r
     assert reason in refusal(lambda ops: make(ops).shard(layouts()), shapes).reason
 
 
-def test_other_numbers_of_devices_than_ascend_has(refusal):
-    error = refusal(lambda ops: ops.ReLU(), [(12, 18)], devices=6)
-    assert "1, 2, 4 or a multiple of 8" in str(error)
-
-
 def test_a_parameter_that_is_returned_must_be_whole(capture_cell):
     from mindspore import Parameter, Tensor, nn, ops
 
