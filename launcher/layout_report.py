@@ -14,6 +14,7 @@ from launcher.errors import DEADLINE_EXIT_CODE, LayoutReportError
 from launcher.job import Job
 from launcher.placement import clean_environment
 from workers.resharding.layout import Layout
+from workers.resharding.layout_document import layout_of_report
 
 CHILD = python_module("workers.layout_report")
 LONGEST_WAIT_S = 1e6  # subprocess cannot wait for ever
@@ -63,11 +64,6 @@ def ask(job: Job, rank_size: int, environment: Mapping[str, str], threads: int) 
 def predict_parameters(report: Mapping[str, Any]) -> dict[str, PredictParameter]:
     """Return the parameters of a report in the terms of the re-sharding core."""
     return {
-        name: PredictParameter(_layout(item), tuple(item["full_shape"]), item["dtype"])
+        name: PredictParameter(layout_of_report(item), tuple(item["full_shape"]), item["dtype"])
         for name, item in report["parameters"].items()
     }
-
-
-def _layout(item: Mapping[str, Any]) -> Layout:
-    layout = Layout.from_tensor_map(tuple(item["device_matrix"]), item["tensor_map"])
-    return layout.folded(len(item["full_shape"]))

@@ -36,7 +36,10 @@ def parse_layouts(document: Mapping[str, Any], source: str) -> Iterator[tuple[st
         raise StrategyFileError(source, "it holds no object of parameters")
     for name, entry in entries.items():
         try:
-            layout = _of_report(entry) if report is not None else layout_of_tuple(entry, _unknown)
+            if report is not None:
+                layout = layout_of_report(entry)
+            else:
+                layout = layout_of_tuple(entry, _unknown)
         except LayoutError as error:
             raise StrategyFileError(source, str(error.of(name))) from error
         except (TypeError, ValueError, KeyError, AttributeError, IndexError) as error:
@@ -82,7 +85,7 @@ def _is_tuples(document: Mapping[str, Any]) -> bool:
     )
 
 
-def _of_report(entry: Mapping[str, Any]) -> Layout:
+def layout_of_report(entry: Mapping[str, Any]) -> Layout:
     """Read an entry of `launcher layout --json`: items 0, 1, 6 and 2 of the tuple, by name."""
     full_shape = entry["full_shape"]
     items = (entry["device_matrix"], entry["tensor_map"], entry["slice_shape"])

@@ -8,7 +8,7 @@ import pytest
 
 from workers.resharding.errors import StrategyFileError
 from workers.resharding.layout import Layout
-from workers.resharding.layout_document import layout_of_tuple
+from workers.resharding.layout_document import layout_of_report, layout_of_tuple
 from workers.resharding.strategy_file import read_strategy_file
 
 # The 12 items of MindSpore 2.10 for a weight of 96 x 16, cut into 4 along its columns.
@@ -68,3 +68,10 @@ def test_damaged_layouts_are_refused(document: Any, reason: str, tmp_path: Path)
     (tmp_path / "layouts.json").write_text(json.dumps(document))
     with pytest.raises(StrategyFileError, match=reason):
         read_strategy_file(tmp_path / "layouts.json")
+
+
+def test_the_shapes_of_a_report_tell_which_dim_several_axes_split() -> None:
+    # [2, 1, 0] may be (2)(1, 0) or (2, 1)(0); 8 rows in slices of 2 are split by two axes.
+    entry = {"device_matrix": [2, 2, 2], "tensor_map": [2, 1, 0]}
+    shapes = {"full_shape": [8, 6], "slice_shape": [2, 3]}
+    assert layout_of_report(entry | shapes) == Layout((2, 2, 2), ((0, 1), (2,)))
