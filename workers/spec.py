@@ -34,6 +34,7 @@ class WorkerSpec:
     threads: int = 1  # CPU threads that operators of this rank may use
     log_file: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)  # the whole of it
+    transport: str = "memory"  # between simulated ranks: "memory" (of this host) or "mpi"
     job_id: str = ""  # random; names the sockets of the ranks of one host
     collector: CollectorAddress | None = None
 

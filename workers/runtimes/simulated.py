@@ -20,9 +20,9 @@ from workers.spmd.capture import capture, set_parallel_context
 from workers.spmd.execute import RankProgram
 from workers.spmd.fingerprint import fingerprint, require_same
 from workers.spmd.graph import Graph
-from workers.spmd.mesh import Mesh
 from workers.spmd.partition import partition
 from workers.spmd.program import Program
+from workers.spmd.transport import Transport, connect
 
 _Shapes = tuple[tuple[tuple[int, ...], str], ...]  # shape and dtype of each input of a batch
 
@@ -39,7 +39,7 @@ class SimulatedRuntime:
         self._program: Program | None = None  # made of it: it decides where slices lie
         self._slices: Mapping[str, np.ndarray] = {}
         self._prepared: dict[_Shapes, RankProgram] = {}
-        self._mesh: Mesh | None = None
+        self._transport: Transport | None = None
 
     def open(self) -> None:
         """Set the parallel context; under it, build the network and its first input."""
@@ -72,13 +72,16 @@ class SimulatedRuntime:
         assert self._graph is not None and self._program is not None  # divide() came before
         spec = self._spec
         if spec.rank_size > 1:
-            self._mesh = Mesh(spec.rank, spec.rank_size, spec.job_id)
+            self._transport = connect(spec)
         self._prepared[_shapes(self._first)] = self._prepare(self._graph, self._program)
         self._graph = None
 
     def batches(self) -> Iterator[tuple[Any, ...]]:
         """Yield the inputs of each prediction, in the order of the user's data."""
-        return self._batches
+        yield from self._batches
+        if self._transport is not None:
+            self._transport.close()
+            self._transport = None
 
     def predict(self, batch: tuple[Any, ...]) -> tuple[np.ndarray, ...]:
         """Run the program on one batch. Blocks until the other ranks do.
@@ -96,13 +99,10 @@ class SimulatedRuntime:
 
     def waiting_for(self) -> tuple[int, str] | None:
         """Return the rank that this one waits for at this moment, and in which collective."""
-        return self._mesh.waiting_for if self._mesh is not None else None
+        return self._transport.waiting_for if self._transport is not None else None
 
     def close(self) -> None:
-        """Hang up on the other ranks and let go of the slices."""
-        if self._mesh is not None:
-            self._mesh.close()
-        self._mesh = None
+        """Let go of the slices. On other ranks that still predict, the process's end hangs up."""
         self._prepared.clear()
         self._slices = {}
 
@@ -112,11 +112,11 @@ class SimulatedRuntime:
         return make_network(spec)
 
     def _prepare(self, graph: Graph, program: Program) -> RankProgram:
-        if self._mesh is not None:
-            require_same(self._mesh, fingerprint(graph))
+        if self._transport is not None:
+            require_same(self._transport, fingerprint(graph))
         # Dispatching asynchronously takes threads that spin, and ranks outnumber the cores.
         mindspore.set_context(mode=mindspore.PYNATIVE_MODE, pynative_synchronize=True)
-        prepared = RankProgram(program, self._spec.rank, self._mesh)
+        prepared = RankProgram(program, self._spec.rank, self._transport)
         prepared.load(self._slices)
         return prepared
 

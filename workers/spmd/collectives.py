@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from workers.resharding.plan import CopyStep
-from workers.spmd.mesh import Mesh
+from workers.spmd.redistribution import Transfer
+from workers.spmd.transport import Transport
 
 _SPLIT_BYTES = 64 * 1024  # from here on every rank reduces a part, and the parts are gathered
 
@@ -20,29 +20,26 @@ _COMBINE: dict[str, Callable[..., np.ndarray]] = {
 
 
 def exchange(
-    mesh: Mesh,
-    group: tuple[int, ...],
-    array: np.ndarray,
-    copies: Sequence[CopyStep],
-    out: np.ndarray,
-    call: str,
+    transport: Transport, transfer: Transfer, array: np.ndarray, out: np.ndarray, call: str
 ) -> None:
-    """Fill ``out`` from what the ranks of the group hold. Blocks until they have published it.
+    """Fill ``out``, this rank's part in the new layout, from what the ranks held in the old one."""
+    takes = {copy.source_rank: copy.source.as_slices() for copy in transfer.copies}
+    gives = {rank: box.as_slices() for rank, box in transfer.gives}
+    parts = transport.swap(call, array, gives, takes)
+    for copy, part in zip(transfer.copies, parts, strict=True):
+        np.copyto(out[copy.target.as_slices()], part)
 
-    Args:
-        array: this rank's slice; the other ranks' have the same shape and dtype.
-        copies: which boxes of whose slice go where in ``out``.
-    """
-    mesh.publish(array, group, call)
-    for copy in copies:
-        member = copy.source_rank
-        source = array if member == mesh.rank else mesh.read(member, array, call)
-        np.copyto(out[copy.target.as_slices()], source[copy.source.as_slices()])
-    mesh.done(group, call)
+
+def all_gather(
+    transport: Transport, group: Sequence[int], array: np.ndarray, call: str
+) -> list[np.ndarray]:
+    """Return what each rank of the group has, in its order."""
+    whole = {member: (slice(None),) * array.ndim for member in group}
+    return [part.copy() for part in transport.swap(call, array, whole, whole)]
 
 
 def all_reduce(
-    mesh: Mesh, group: tuple[int, ...], array: np.ndarray, how: str, call: str
+    transport: Transport, group: tuple[int, ...], array: np.ndarray, how: str, call: str
 ) -> np.ndarray:
     """Combine the arrays of the group element by element; every rank gets the same bits.
 
@@ -51,38 +48,33 @@ def all_reduce(
     """
     flat = np.ascontiguousarray(array).reshape(-1)
     if array.nbytes < _SPLIT_BYTES:
-        mesh.publish(flat, group, call)
-        result = _combined(mesh, group, flat, slice(0, flat.size), how, call)
-        mesh.done(group, call)
+        whole = dict.fromkeys(group, (slice(None),))
+        result = _combined(transport.swap(call, flat, whole, whole), len(group), how)
         return result.reshape(array.shape)
     bounds = [flat.size * i // len(group) for i in range(len(group) + 1)]
-    longest = max(b - a for a, b in zip(bounds, bounds[1:], strict=False))
-    own = group.index(mesh.rank)
-    mesh.publish(flat, group, call)
-    part = np.zeros(longest, flat.dtype)
-    mine = slice(bounds[own], bounds[own + 1])
-    part[: mine.stop - mine.start] = _combined(mesh, group, flat, mine, how, call)
-    mesh.done(group, call)
-    gathering = call + ", gathering"
-    mesh.publish(part, group, gathering)
+    parts = {
+        member: (slice(*pair),)
+        for member, pair in zip(group, zip(bounds, bounds[1:], strict=False), strict=True)
+    }
+    own = parts[transport.rank]
+    mine = transport.swap(call, flat, parts, dict.fromkeys(group, own))
     result = np.empty_like(flat)
-    for index, member in enumerate(group):
-        begin, end = bounds[index], bounds[index + 1]
-        result[begin:end] = mesh.read(member, part, gathering)[: end - begin]
-    mesh.done(group, gathering)
+    result[own] = _combined(mine, len(group), how)
+    gathering = transport.swap(call + ", gathering", result, dict.fromkeys(group, own), parts)
+    for part, received in zip(parts.values(), gathering, strict=True):
+        result[part] = received
     return result.reshape(array.shape)
 
 
-def _combined(
-    mesh: Mesh, group: tuple[int, ...], like: np.ndarray, part: slice, how: str, call: str
-) -> np.ndarray:
-    """Combine one part of what every member published."""
+def _combined(arrays: Iterator[np.ndarray], count: int, how: str) -> np.ndarray:
+    """Combine arrays in their order."""
     combine = _COMBINE[how]
-    wide = np.float32 if like.dtype.itemsize == 2 and like.dtype.kind not in "iu" else like.dtype
-    first, *others = (mesh.read(member, like, call)[part] for member in group)
+    first = next(arrays)
+    narrow = first.dtype
+    wide = np.float32 if narrow.itemsize == 2 and narrow.kind not in "iu" else narrow
     total = first.astype(wide)
-    for array in others:
+    for array in arrays:
         combine(total, array.astype(wide, copy=False), out=total)
     if how == "mean":
-        total = total / len(group)
-    return np.asarray(total, dtype=like.dtype)
+        total = total / count
+    return np.asarray(total, dtype=narrow)

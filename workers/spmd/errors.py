@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from workers.errors import InputError
+from workers.errors import InputError, WorkerError
 
 
 class CaptureError(InputError):
@@ -31,4 +31,22 @@ class ParameterConflictError(InputError):
         return (
             f"the parameter {self.parameter} has multiple users that divide it differently:"
             f" {self.first}, and {self.second}; give these operators strategies that cut it alike"
+        )
+
+
+class MeetingError(WorkerError):
+    """The ranks cannot reach each other."""
+
+
+class MismatchError(WorkerError):
+    """Two ranks met in different collective calls."""
+
+    def __init__(self, rank: int, call: str, peer: int, peer_call: str) -> None:
+        super().__init__(rank, call, peer, peer_call)
+        self.rank, self.call, self.peer, self.peer_call = rank, call, peer, peer_call
+
+    def __str__(self) -> str:
+        return (
+            f"rank {self.rank} is in {self.call}, but rank {self.peer} is in {self.peer_call};"
+            " do the ranks run the same network on the same input?"
         )

@@ -10,11 +10,11 @@ import numpy as np
 
 from workers.spmd import collectives
 from workers.spmd.graph import Constant, Operand
-from workers.spmd.mesh import Mesh
 from workers.spmd.operators import kernel, look_up
 from workers.spmd.partition import values_of
 from workers.spmd.program import Compute, Program, Redistribute, Reduce, Step
-from workers.spmd.redistribution import plan_redistribution, reduction_groups
+from workers.spmd.redistribution import Transfer, plan_redistribution, reduction_groups
+from workers.spmd.transport import Transport
 from workers.tensors import to_arrays, to_tensor
 
 Values = dict[str, Any]  # name -> tensor: all that the rank holds at one moment
@@ -23,9 +23,9 @@ Values = dict[str, Any]  # name -> tensor: all that the rank holds at one moment
 class RankProgram:
     """The steps of one rank."""
 
-    def __init__(self, program: Program, rank: int, mesh: Mesh | None) -> None:
-        """Prepare every step. ``mesh`` may be None when there is one rank."""
-        self._program, self._rank, self._mesh = program, rank, mesh
+    def __init__(self, program: Program, rank: int, transport: Transport | None) -> None:
+        """Prepare every step. ``transport`` may be None when there is one rank."""
+        self._program, self._rank, self._transport = program, rank, transport
         self._parameters: Values = {}
         self._steps = [self._prepare(step) for step in program.steps]
         self._released = _last_uses(program)
@@ -81,10 +81,10 @@ class RankProgram:
         if len(transfer.group) == 1:
             move = partial(_copy_own, transfer.copies)
         else:
-            assert self._mesh is not None  # more than one rank has a mesh
+            assert self._transport is not None  # more than one rank has a transport
             origin = step.after or source.value.name
             call = f"{transfer.kind} after {origin} of {source.value.dtype}{list(shape)}"
-            move = partial(_exchange, self._mesh, transfer.group, transfer.copies, call)
+            move = partial(_exchange, self._transport, transfer, call)
 
         def redistribute(values: Values) -> None:
             array = values[source.value.name].asnumpy()
@@ -98,12 +98,12 @@ class RankProgram:
         group = reduction_groups(step.source.layout, step.axes)[self._rank]
         value = step.source.value
         call = f"AllReduce ({step.how}) after {step.after} of {value.dtype}{list(value.shape)}"
-        mesh = self._mesh
-        assert mesh is not None  # a split axis has more than one rank
+        transport = self._transport
+        assert transport is not None  # a split axis has more than one rank
 
         def reduce(values: Values) -> None:
             array = values[value.name].asnumpy()
-            total = collectives.all_reduce(mesh, group, array, step.how, call)
+            total = collectives.all_reduce(transport, group, array, step.how, call)
             values[step.target.value.name] = to_tensor(total)
 
         return reduce
@@ -115,9 +115,9 @@ def _copy_own(copies: Any, array: np.ndarray, out: np.ndarray) -> None:
 
 
 def _exchange(
-    mesh: Mesh, group: tuple[int, ...], copies: Any, call: str, array: np.ndarray, out: np.ndarray
+    transport: Transport, transfer: Transfer, call: str, array: np.ndarray, out: np.ndarray
 ) -> None:
-    collectives.exchange(mesh, group, array, copies, out, call)
+    collectives.exchange(transport, transfer, array, out, call)
 
 
 def _step_reads(step: Step) -> list[str]:

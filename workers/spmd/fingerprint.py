@@ -7,8 +7,9 @@ import hashlib
 import numpy as np
 
 from workers.errors import InputError
+from workers.spmd.collectives import all_gather
 from workers.spmd.graph import Constant, Graph, Operand
-from workers.spmd.mesh import Mesh
+from workers.spmd.transport import Transport
 
 
 class DifferentNetworksError(InputError):
@@ -58,15 +59,15 @@ def fingerprint(graph: Graph) -> np.ndarray:
     return np.frombuffer(total.digest(), np.uint8)
 
 
-def require_same(mesh: Mesh, graph_fingerprint: np.ndarray) -> None:
+def require_same(transport: Transport, graph_fingerprint: np.ndarray) -> None:
     """Compare with the other ranks. Every rank; blocks until all ranks call it.
 
     Raises:
         DifferentNetworksError: another rank has another fingerprint.
     """
-    everybody, call = tuple(range(mesh.rank_size)), "comparing networks"
-    mesh.publish(graph_fingerprint, everybody, call)
-    for rank in everybody:
-        if not np.array_equal(mesh.read(rank, graph_fingerprint, call), graph_fingerprint):
-            raise DifferentNetworksError(mesh.rank, rank)
-    mesh.done(everybody, call)
+    everybody = range(transport.rank_size)
+    for rank, other in enumerate(
+        all_gather(transport, everybody, graph_fingerprint, "comparing networks")
+    ):
+        if not np.array_equal(other, graph_fingerprint):
+            raise DifferentNetworksError(transport.rank, rank)

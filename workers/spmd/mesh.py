@@ -13,11 +13,13 @@ import socket
 import struct
 import time
 from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from workers.errors import PeerLostError, WorkerError
+from workers.errors import PeerLostError
+from workers.spmd.errors import MeetingError, MismatchError
 
 SLOTS = 2  # a rank fills one while its peers still read the other
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: SO_PEERCRED
@@ -26,23 +28,7 @@ _HEAD = struct.Struct("?BQ")  # of a word: ready, slot, number of bytes
 _CALL_LIMIT = 1000  # characters of a call that are compared
 _MESSAGE_LIMIT = _HEAD.size + 4 * _CALL_LIMIT
 
-
-class MeshError(WorkerError):
-    """The ranks of this host cannot reach each other."""
-
-
-class MismatchError(WorkerError):
-    """Two ranks met in different collective calls."""
-
-    def __init__(self, rank: int, call: str, peer: int, peer_call: str) -> None:
-        super().__init__(rank, call, peer, peer_call)
-        self.rank, self.call, self.peer, self.peer_call = rank, call, peer, peer_call
-
-    def __str__(self) -> str:
-        return (
-            f"rank {self.rank} is in {self.call}, but rank {self.peer} is in {self.peer_call};"
-            " do the ranks run the same network on the same input?"
-        )
+_Parts = Mapping[int, tuple[slice, ...]]  # rank -> which part of an array
 
 
 @dataclass(frozen=True)
@@ -99,7 +85,7 @@ class Mesh:
         self.rank, self.rank_size = rank, rank_size
         self._own = [_Slot(os.memfd_create(f"rank{rank}")) for _ in range(SLOTS)]
         self._reading: list[set[int]] = [set() for _ in range(SLOTS)]  # peers not done with a slot
-        self._next = self._last = 0  # slots
+        self._next = 0  # slot
         self._peers: dict[int, _Peer] = {}
         self.waiting_for: tuple[int, str] | None = None  # peer and call, while blocked
         try:
@@ -108,8 +94,17 @@ class Mesh:
             self.close()
             raise
 
-    def publish(self, array: np.ndarray, group: tuple[int, ...], call: str) -> None:
-        """Let the group read an array. Returns as soon as it lies in shared memory."""
+    def swap(
+        self, call: str, array: np.ndarray, gives: _Parts, takes: _Parts
+    ) -> Iterator[np.ndarray]:
+        """See ``Transport.swap``."""
+        self._publish(array, gives, call)
+        for member, part in takes.items():
+            yield (array if member == self.rank else self._read(member, array, call))[part]
+        self._done(takes, call)
+
+    def _publish(self, array: np.ndarray, readers: Iterable[int], call: str) -> None:
+        """Let others read an array. Returns as soon as it lies in shared memory."""
         slot = self._next
         self._next = (slot + 1) % SLOTS
         for peer in sorted(self._reading[slot]):
@@ -117,19 +112,13 @@ class Mesh:
                 self._hear(self._peers[peer], call)
         np.copyto(_typed(self._own[slot].view(array.nbytes, writable=True), array), array)
         word = _Word(True, slot, array.nbytes, call[:_CALL_LIMIT]).encode()
-        for member in group:
+        for member in readers:
             if member != self.rank:
                 self._say(self._peers[member], word, call)
                 self._reading[slot].add(member)
-        self._last = slot
 
-    def read(self, member: int, like: np.ndarray, call: str) -> np.ndarray:
-        """Return what a member of the group published in this call; shape and dtype as ``like``.
-
-        The array is the member's memory: copy what is needed, then say ``done``.
-        """
-        if member == self.rank:
-            return _typed(self._own[self._last].view(like.nbytes, writable=True), like)
+    def _read(self, member: int, like: np.ndarray, call: str) -> np.ndarray:
+        """Return what another rank published in this call, in its own memory."""
         peer = self._peers[member]
         while not peer.ready:
             self._hear(peer, call)
@@ -141,17 +130,13 @@ class Mesh:
             raise MismatchError(self.rank, f"{call} with {like.nbytes} bytes", member, peer_call)
         return _typed(peer.slots[word.slot].view(like.nbytes, writable=False), like)
 
-    def done(self, group: tuple[int, ...], call: str) -> None:
-        """Tell the group that this rank has read everything of this call."""
-        for member in group:
+    def _done(self, members: Iterable[int], call: str) -> None:
+        """Tell others that this rank has read what they published."""
+        for member in members:
             if member == self.rank:
                 continue
             peer = self._peers[member]
-            while not peer.ready:  # a member whose data this rank did not need
-                self._hear(peer, call)
             word = peer.ready.popleft()
-            if word.call != call[:_CALL_LIMIT]:
-                raise MismatchError(self.rank, call, member, word.call)
             try:
                 peer.line.send(_Word(False, word.slot).encode())
             except (BrokenPipeError, ConnectionResetError):
@@ -219,7 +204,7 @@ class Mesh:
             return
         (rank,) = _HELLO.unpack(data)
         if len(fds) != SLOTS:
-            raise MeshError(
+            raise MeetingError(
                 f"rank {self.rank} cannot open the shared memory of rank {rank}: too many open"
                 " files; raise the limit (ulimit -n), or use fewer ranks"
             )

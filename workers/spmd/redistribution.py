@@ -20,7 +20,8 @@ class Transfer:
 
     kind: str  # "Slice" (nothing moves), "AllGather" or "AllToAll"
     group: tuple[int, ...]  # the ranks that exchange with each other, this one included
-    copies: tuple[CopyStep, ...]
+    copies: tuple[CopyStep, ...]  # what this rank needs
+    gives: tuple[tuple[int, Region], ...]  # who needs which part of what this rank holds
     elements_received: int  # from other ranks
 
 
@@ -44,6 +45,10 @@ def plan_redistribution(
         chosen = {ranks[place % len(ranks)]: held_box for held_box, ranks in holders.items()}
         copies[rank] = plan_parameter("a tensor", box, chosen)
     groups = _groups({rank: {c.source_rank for c in steps} for rank, steps in copies.items()})
+    gives: dict[int, list[tuple[int, Region]]] = {rank: [] for rank in wanted}
+    for rank, steps in copies.items():
+        for copy in steps:
+            gives[copy.source_rank].append((rank, copy.source))
     transfers = {}
     for rank, steps in copies.items():
         group = groups[rank]
@@ -51,7 +56,7 @@ def plan_redistribution(
         kind = "AllGather" if len(boxes) == 1 else "AllToAll"
         received = sum(c.target.num_elements for c in steps if c.source_rank != rank)
         transfers[rank] = Transfer(
-            kind if len(group) > 1 else "Slice", group, steps, received
+            kind if len(group) > 1 else "Slice", group, steps, tuple(gives[rank]), received
         )
     return transfers
 

@@ -101,7 +101,7 @@ def test_a_chain_of_redistributions_ends_in_the_right_slices(layouts):
         for number, (source, target) in enumerate(zip(layouts, layouts[1:], strict=False)):
             transfer = plan_redistribution(source, target, shape)[mesh.rank]
             out = np.full(target.slice_shape(shape), np.nan)
-            exchange(mesh, transfer.group, held, transfer.copies, out, f"step {number}")
+            exchange(mesh, transfer, held, out, f"step {number}")
             held = out
         return held
 
