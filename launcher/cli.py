@@ -180,6 +180,20 @@ def _add_weight_flags(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--strategy", metavar="FILE", help="strategy file saved with the slices")
     group.add_argument(
+        "--verify",
+        action="append",
+        metavar="CHECKS",
+        help="of the files, before a rank starts: crc (checksums), replicas (bytes that ranks"
+        " share, sampled) or replicas=full; several with a comma",
+    )
+    group.add_argument(
+        "--allow-missing",
+        action="append",
+        metavar="PATTERN",
+        help="parameters that may keep their initial values if no file has them: 'head.*'",
+    )
+    group.add_argument("--key-file", metavar="FILE", help="key of an encrypted checkpoint")
+    group.add_argument(
         "--labels", metavar="FILE", help="true classes, file.npy or file.npz:key: print accuracy"
     )
 

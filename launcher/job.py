@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeGuard
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from launcher.errors import JobError, Problem
 from launcher.validation import problems_of
 from workers.resharding.rank_files import escape
+from workers.resharding.verify import parse_checks
 
 COMMAND_LINE = "command line"
 MOST = 65_536  # ranks, or threads of one
-_PATH_KEYS = ("rank_table", "strategy", "output", "labels")
+_PATH_KEYS = ("rank_table", "strategy", "key_file", "output", "labels")
 _ENTRY_POINT_KEYS = ("network", "predict_data")
 
 
@@ -64,12 +65,18 @@ def _without_nul(text: str) -> str:
     return text
 
 
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
 Count = Annotated[int, Field(strict=True, ge=1, le=MOST)]
 Seconds = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 EntryPoint = Annotated[str, AfterValidator(_entry_point)]
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 Pattern = Annotated[str, AfterValidator(lambda text: pattern_from(Path.cwd(), _without_nul(text)))]
 FileWithKey = Annotated[str, AfterValidator(lambda text: str(_absolute(text)))]
+Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+Checks = Annotated[Names, AfterValidator(parse_checks)]
 SearchPath = Annotated[
     tuple[AbsolutePath, ...],
     Field(validate_default=True),
@@ -98,6 +105,12 @@ class Job(BaseModel):
     """Saved weights: a pattern with {rank}, a folder with rank_N inside, or one whole file."""
     strategy: AbsolutePath | None = None
     """Strategy file of the training run that wrote the slices."""
+    verify: Checks = ()
+    """What to check of the checkpoint before a rank starts: crc, replicas, replicas=full."""
+    allow_missing: Names = ()
+    """Patterns of parameters that the checkpoint may lack; they keep their initial values."""
+    key_file: AbsolutePath | None = None
+    """File with the key of an encrypted checkpoint; no key is ever on a command line."""
     device: Literal["auto", "ascend", "gpu", "cpu"] = "auto"
     """Where ranks run; cpu means simulated ranks, auto takes Ascend devices where there are any."""
     engine: Literal["auto", "local"] = "auto"

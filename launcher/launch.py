@@ -35,6 +35,7 @@ class Prepared:
     folder: RunFolder
     placement: Placement
     checkpoint: SlicedCheckpoint | None  # what the job loads, opened once to check it
+    checked: Mapping[str, int]  # of its content: how many files, or slices, each check compared
 
 
 def prepare(job: Job, environment: Mapping[str, str]) -> Prepared:
@@ -46,7 +47,9 @@ def prepare(job: Job, environment: Mapping[str, str]) -> Prepared:
     table = read_rank_table(job)
     folder = RunFolder(job.output or _default_output())
     placement = place(job, table, look_around(), folder, environment)
-    return Prepared(job, folder, placement, preflight.check(job, folder.root))
+    checkpoint = preflight.check(job, folder.root)
+    checked = preflight.verify_content(job, checkpoint)
+    return Prepared(job, folder, placement, checkpoint, checked)
 
 
 def start(prepared: Prepared, watch: Callable[[Message], None]) -> Result:
@@ -80,6 +83,7 @@ def _run(prepared: Prepared, watch: Callable[[Message], None]) -> Result:
         ranks=tuple(_rank_result(spec, outcome, folder) for spec in specs),
         cause=outcome.cause,
         followers=outcome.followers,
+        checked=prepared.checked,
     )
     return _compared(result, job.labels) if result.ok and job.labels is not None else result
 

@@ -69,6 +69,8 @@ def place(
             predict_data=job.predict_data,
             checkpoint=job.checkpoint,
             strategy=str(job.strategy) if job.strategy else None,
+            key_file=str(job.key_file) if job.key_file else None,
+            allow_missing=job.allow_missing,
             search_path=tuple(map(str, job.search_path)),
             threads=threads,
             environment=base | _identity(device, table, numbers),

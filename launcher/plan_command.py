@@ -18,10 +18,9 @@ from launcher.errors import JobError
 from launcher.job import Job
 from launcher.launch import Prepared, prepare
 from launcher.layout_command import collective_table, parameter_table
-from launcher.text import plural, size
-from workers.resharding.checkpoint import SlicedCheckpoint
+from launcher.text import checks, initial, plural, size
 from workers.resharding.errors import ReshardError
-from workers.resharding.plan import LoadPlan, plan_rank
+from workers.resharding.plan import LoadPlan, Wanted, plan_rank
 from workers.spec import WorkerSpec
 
 
@@ -36,6 +35,12 @@ class Plan:
     @property
     def specs(self) -> Sequence[WorkerSpec]:
         return self.prepared.placement.specs
+
+    @property
+    def initial(self) -> list[str]:
+        """The parameters that no file has: they keep the initial values of the network."""
+        read = {part.name for load in self.loads for part in load.slices}
+        return [name for name in self.report["parameters"] if self.loads and name not in read]
 
     def to_dict(self, environment: Mapping[str, str]) -> dict[str, Any]:
         """Return the plan as JSON values; ``environment`` is the one that ranks differ from."""
@@ -59,6 +64,8 @@ class Plan:
             "headline": prepared.placement.headline,
             "output": str(prepared.folder.root),
             "strategy": prepared.job.model_dump(mode="json")["strategy"],
+            "checked": dict(prepared.checked),
+            "initial_parameters": list(self.initial),
             "ranks": ranks,
             **self.report,
         }
@@ -84,7 +91,8 @@ def make_plan(prepared: Prepared, environment: Mapping[str, str]) -> Plan:
     specs = prepared.placement.specs
     cores = len(specs) * specs[0].threads  # the ranks' own share: none of them runs now
     report = layout_report.ask(prepared.job, len(specs), environment, cores)
-    loads = _plan_loads(prepared.checkpoint, report, len(specs)) if prepared.checkpoint else ()
+    wanted = layout_report.predict_parameters(report)
+    loads = _plan_loads(prepared, wanted, len(specs))
     return Plan(prepared, report, loads)
 
 
@@ -95,11 +103,13 @@ def changes(parent: Mapping[str, str], child: Mapping[str, str]) -> dict[str, st
 
 
 def _plan_loads(
-    checkpoint: SlicedCheckpoint, report: Mapping[str, Any], rank_size: int
+    prepared: Prepared, wanted: Mapping[str, Wanted], rank_size: int
 ) -> tuple[LoadPlan, ...]:
-    wanted = layout_report.predict_parameters(report)
+    checkpoint, allowed = prepared.checkpoint, prepared.job.allow_missing
+    if checkpoint is None:
+        return ()
     try:
-        return tuple(plan_rank(checkpoint, wanted, rank) for rank in range(rank_size))
+        return tuple(plan_rank(checkpoint, wanted, rank, allowed) for rank in range(rank_size))
     except ReshardError as error:
         raise JobError.about("checkpoint", str(error)) from error
 
@@ -117,7 +127,7 @@ def _print(plan: Plan, environment: Mapping[str, str], console: Console) -> None
         console.print(collective_table(plan.report["collectives"]))
     console.print()
     _print_lines(_program(plan.report), console)
-    _print_lines(_files(plan.prepared), console)
+    _print_lines(_files(plan), console)
 
 
 def _print_lines(lines: Iterator[str], console: Console) -> None:
@@ -166,12 +176,16 @@ def _program(report: Mapping[str, Any]) -> Iterator[str]:
             yield f"            {operator['op']} ({operator['scope']}) runs on gathered inputs"
 
 
-def _files(prepared: Prepared) -> Iterator[str]:
+def _files(plan: Plan) -> Iterator[str]:
     """Yield what is read and where the result goes."""
-    job = prepared.job
+    prepared, job = plan.prepared, plan.prepared.job
     if prepared.checkpoint is not None:
         indices = prepared.checkpoint.files.values()
         held = size(sum(index.identity.size for index in indices))
         yield f"checkpoint  {job.checkpoint} ({plural(len(indices), 'file')}, {held})"
         yield f"strategy    {job.strategy or 'none: whole tensors'}"
+    if prepared.checked:
+        yield f"checked     {checks(prepared.checked)}"
+    if plan.initial:
+        yield f"initial     {initial(plan.initial)}"
     yield f"result      {prepared.folder.root}"

@@ -14,6 +14,7 @@ from launcher.labels import read_labels
 from workers.resharding.checkpoint import SlicedCheckpoint, open_checkpoint
 from workers.resharding.encryption import read_key
 from workers.resharding.errors import ReshardError
+from workers.resharding.verify import verify
 
 
 def check(job: Job, output: Path) -> SlicedCheckpoint | None:
@@ -48,7 +49,18 @@ def check_checkpoint(job: Job) -> SlicedCheckpoint | None:
     if job.checkpoint is None:
         return None
     try:
-        return open_checkpoint(job.checkpoint, job.strategy, read_key(None, os.environ))
+        key = read_key(job.key_file, os.environ)
+        return open_checkpoint(job.checkpoint, job.strategy, key)
+    except (ReshardError, OSError) as error:
+        raise JobError.about("checkpoint", str(error)) from error
+
+
+def verify_content(job: Job, checkpoint: SlicedCheckpoint | None) -> dict[str, int]:
+    """Make the checks of its files' content that the job asks for; return what each compared."""
+    if checkpoint is None:
+        return {}
+    try:
+        return verify(checkpoint, job.verify)
     except (ReshardError, OSError) as error:
         raise JobError.about("checkpoint", str(error)) from error
 

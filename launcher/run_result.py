@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +54,19 @@ class Result:
     ranks: tuple[RankResult, ...]
     cause: RootCause | None  # of the failure
     followers: int  # other ranks that failed later or had to be stopped
+    checked: Mapping[str, int] = field(default_factory=dict)  # see Prepared.checked
     accuracy: float | None = None  # share of predictions that hit their label, if there are labels
     warnings: tuple[str, ...] = ()  # what could not be done with a result that is right
 
     @property
     def ok(self) -> bool:
         return self.exit_code == 0
+
+    @property
+    def initial(self) -> tuple[str, ...]:
+        """The parameters that no file has: they kept the initial values of the network."""
+        reports = [rank.report for rank in self.ranks if rank.report is not None]
+        return tuple(sorted({name for report in reports for name in report.initial}))
 
     def arrays(self) -> tuple[np.ndarray, ...]:
         """Open the predictions, one array for each output of the network; nothing is read yet."""
@@ -73,6 +80,8 @@ class Result:
             "seconds": round(self.seconds, 3),
             "accuracy": self.accuracy,
             "warnings": list(self.warnings),
+            "checked": dict(self.checked),
+            "initial_parameters": list(self.initial),
             "predictions": [_described(path) for path in self.predictions],
             "partial": [_described(path) for path in self.partial],
             "batches": self.batches,

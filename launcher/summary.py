@@ -9,7 +9,7 @@ from rich.table import Table
 
 from launcher.outcome import RootCause
 from launcher.run_result import Result
-from launcher.text import plural, seconds, shape, short, size
+from launcher.text import checks, initial, plural, seconds, shape, short, size
 from workers.protocol import PHASES
 
 TRACEBACK_LINES = 8  # the rest is in the log of the rank
@@ -20,6 +20,10 @@ _TIMED_PHASES = PHASES[1:-1]
 def success(result: Result) -> list[str]:
     """Return the lines that follow the table of ranks."""
     lines = []
+    if result.checked:
+        lines.append(f"checked      {checks(result.checked)}")
+    if result.initial:
+        lines.append(f"initial      {initial(result.initial)}")
     if result.accuracy is not None:
         count = int(np.prod(result.arrays()[0].shape[:-1]))
         lines.append(f"accuracy     {result.accuracy:.2%} of {plural(count, 'prediction')}")

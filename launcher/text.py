@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 
@@ -32,7 +33,24 @@ def short(path: Path) -> str:
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
+def checks(counts: Mapping[str, int]) -> str:
+    """Return ``crc of 8 files, replicas of 96 slices``."""
+    return ", ".join(f"{name} of {_compared(name, count)}" for name, count in counts.items())
+
+
+def initial(names: Sequence[str], most: int = 5) -> str:
+    """Return ``2 parameters that no file has: head.bias, head.weight``."""
+    shown = ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+    return f"{plural(len(names), 'parameter')} that no file has: {shown}"
+
+
 def plural(count: int, noun: str) -> str:
     """Return ``1 rank``, ``8 ranks`` or ``2 batches``."""
     ending = "" if count == 1 else "es" if noun.endswith("ch") else "s"
     return f"{count} {noun}{ending}"
+
+
+def _compared(check: str, count: int) -> str:
+    if count:
+        return plural(count, "file" if check == "crc" else "slice")
+    return "nothing: no file carries one" if check == "crc" else "nothing: no slice has one"

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import fnmatch
 import json
 import os
 import re
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from rich.progress import (
 from launcher.console import make_console
 from launcher.errors import JobError
 from launcher.host import look_around
-from launcher.text import plural, seconds, size
+from launcher.text import checks, plural, seconds, size
 from launcher.transform import transform
 from workers.resharding.checkpoint import SlicedCheckpoint, open_checkpoint
 from workers.resharding.conversion import Conversion, plan_conversion
@@ -34,14 +33,10 @@ from workers.resharding.dtypes import STORAGE
 from workers.resharding.encryption import read_key
 from workers.resharding.errors import DtypeMismatchError, ReshardError
 from workers.resharding.optimizer_state import is_optimizer_state
+from workers.resharding.plan import matches
 from workers.resharding.strategy_file import read_strategy_file
-from workers.resharding.verify import verify_crc, verify_replicas
+from workers.resharding.verify import parse_checks, verify
 
-_CHECKS: dict[str, Callable[[SlicedCheckpoint], int]] = {
-    "crc": verify_crc,
-    "replicas": verify_replicas,
-    "replicas-full": lambda checkpoint: verify_replicas(checkpoint, full=True),
-}
 _RANK_IN_NAME = re.compile(r"[_-]?rank[_-]?\d+")
 _LINES = 10  # that tell the progress where there is no terminal
 
@@ -64,10 +59,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--verify",
-        choices=tuple(_CHECKS),
+        metavar="CHECKS",
         action="append",
         default=[],
-        help="before: checksums of the files; bytes that ranks share, sampled or in full",
+        help="before: crc,replicas or replicas=full; see `run --help`",
     )
     parser.add_argument(
         "--allow-missing",
@@ -86,10 +81,11 @@ def execute(flags: argparse.Namespace, as_json: bool) -> int:
     """Convert, and say what was made."""
     started_s = time.monotonic()
     console = make_console(sys.stderr if as_json else sys.stdout)
+    asked = _checks(flags.verify)
     try:
         key = read_key(flags.key_file, os.environ)
         checkpoint = open_checkpoint(flags.source, flags.strategy, key)
-        checked = {check: _CHECKS[check](checkpoint) for check in dict.fromkeys(flags.verify)}
+        checked = verify(checkpoint, asked)
         conversion, left_out = _plan(flags, checkpoint)
         processes = flags.processes or look_around().cores
         with _progress(conversion, console) as watch:
@@ -103,7 +99,7 @@ def execute(flags: argparse.Namespace, as_json: bool) -> int:
         "bytes": conversion.nbytes,
         "bytes_kept": kept,
         "seconds": time.monotonic() - started_s,
-        "verified": checked,
+        "checked": checked,
         "left_out": left_out,
     }
     if as_json:
@@ -112,6 +108,13 @@ def execute(flags: argparse.Namespace, as_json: bool) -> int:
         for line in _summary(report):
             console.print(line, soft_wrap=True)
     return 0
+
+
+def _checks(given: Sequence[str]) -> Sequence[str]:
+    try:
+        return parse_checks(given)
+    except ValueError as error:
+        raise JobError.about("--verify", *error.args) from error
 
 
 def _plan(
@@ -135,18 +138,16 @@ def _plan(
     names = [name for name in parameters if name not in dropped]
     targets = read_strategy_file(flags.target_strategy) if flags.target_strategy else None
     if targets is not None:
-        allowed = [name for name in targets if _may_lack(name, targets, flags.allow_missing)]
+        allowed = [
+            name
+            for name in targets
+            if matches(name, flags.allow_missing) or is_optimizer_state(name, targets)
+        ]
         unused = dropped.union(set(allowed) - parameters.keys())
         targets = {name: layout for name, layout in targets.items() if name not in unused}
     stem = _RANK_IN_NAME.sub("", next(iter(checkpoint.files.values())).path.stem)
     conversion = plan_conversion(checkpoint, names, targets, f"{stem or 'net'}.{flags.format}")
     return conversion, {reason: names for reason, names in left_out.items() if names}
-
-
-def _may_lack(name: str, targets: Collection[str], patterns: Sequence[str]) -> bool:
-    """Return whether a checkpoint may lack what a target strategy names."""
-    allowed = any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
-    return allowed or is_optimizer_state(name, targets)
 
 
 @contextmanager
@@ -172,8 +173,8 @@ def _progress(conversion: Conversion, console: Any) -> Iterator[Callable[[int], 
 
 
 def _summary(report: dict[str, Any]) -> Iterator[str]:
-    for check, count in report["verified"].items():
-        yield f"verified     {check}: {plural(count, 'file' if check == 'crc' else 'slice')}"
+    if report["checked"]:
+        yield f"checked      {checks(report['checked'])}"
     for reason, names in report["left_out"].items():
         shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
         yield f"left out     {reason}: {plural(len(names), 'tensor')} ({shown})"

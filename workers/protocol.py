@@ -115,6 +115,7 @@ class RankReport:
     bytes_held: int  # of the slices of this rank
     peak_memory_bytes: int
     batches: int
+    initial: tuple[str, ...] = ()  # parameters that no file has
 
 
 @dataclass(frozen=True)
@@ -256,9 +257,9 @@ def _read_done(fields: Mapping[str, Any]) -> Done:
     report = fields["report"]
     seconds = {_phase(phase): _seconds(s) for phase, s in report["phase_seconds"].items()}
     counts = ("bytes_read", "bytes_held", "peak_memory_bytes", "batches")
-    return Done(
-        _count(fields["rank"]), RankReport(seconds, *(_count(report[name]) for name in counts))
-    )
+    initial = tuple(map(_text, report["initial"]))
+    used = {name: _count(report[name]) for name in counts}
+    return Done(_count(fields["rank"]), RankReport(seconds, initial=initial, **used))
 
 
 _READERS: Mapping[str, Callable[[Mapping[str, Any]], Message]] = {

@@ -30,6 +30,8 @@ class WorkerSpec:
     predict_data: str
     checkpoint: str | None = None  # absolute pattern, may hold {rank}
     strategy: str | None = None  # absolute path of the strategy file (or folder of stages)
+    key_file: str | None = None  # of an encrypted checkpoint
+    allow_missing: tuple[str, ...] = ()  # patterns: parameters that may keep initial values
     search_path: tuple[str, ...] = ()  # put in front of sys.path to find the user's modules
     threads: int = 1  # CPU threads that operators of this rank may use
     log_file: str = ""
@@ -46,5 +48,6 @@ class WorkerSpec:
         values = json.loads(text)
         if values.get("collector") is not None:
             values["collector"] = CollectorAddress(**values["collector"])
-        values["search_path"] = tuple(values["search_path"])
+        for name in ("search_path", "allow_missing"):
+            values[name] = tuple(values[name])
         return cls(**values)

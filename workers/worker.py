@@ -25,7 +25,7 @@ from workers.protocol import RankReport, checksum
 from workers.resharding.checkpoint import open_checkpoint
 from workers.resharding.encryption import read_key
 from workers.resharding.execute import execute
-from workers.resharding.plan import plan_rank
+from workers.resharding.plan import matches, plan_rank
 from workers.runtimes.runtime import Runtime, WantedParameter
 from workers.spec import WorkerSpec
 
@@ -134,20 +134,28 @@ class _Life:
         self._enter("layout")
         wanted = self._runtime.wanted_parameters()
         self._enter("load")
-        bytes_read, bytes_held = self._load(wanted)
+        bytes_read, bytes_held, initial = self._load(wanted)
         self._enter("compile")
         self._runtime.compile()
         self._enter("predict")
         batches = self._predict_all()
         self._enter("done")
-        return RankReport(self._seconds, bytes_read, bytes_held, peak_memory_bytes(), batches)
+        memory = peak_memory_bytes()
+        return RankReport(self._seconds, bytes_read, bytes_held, memory, batches, initial)
 
-    def _load(self, wanted: Mapping[str, WantedParameter]) -> tuple[int, int]:
-        """Hand over the slices; return the bytes read from files and the bytes of the slices."""
+    def _load(self, wanted: Mapping[str, WantedParameter]) -> tuple[int, int, tuple[str, ...]]:
+        """Hand over the slices.
+
+        Returns:
+            the bytes read from files, the bytes of the slices, the parameters that no file has.
+        """
         slices, bytes_read = read_slices(self._spec, wanted)
         bytes_held = sum(array.nbytes for array in slices.values())
+        initial = tuple(name for name in wanted if name not in slices)
+        if initial:
+            print(f"no file has {', '.join(initial)}: left at the initial values of the network")
         self._runtime.load(slices)
-        return bytes_read, bytes_held
+        return bytes_read, bytes_held, initial
 
     def _predict_all(self) -> int:
         number = -1
@@ -169,16 +177,18 @@ def read_slices(
     spec: WorkerSpec, wanted: Mapping[str, WantedParameter]
 ) -> tuple[Mapping[str, np.ndarray], int]:
     """Return this rank's slice of every parameter, and how many bytes of files that took."""
-    if not wanted:
+    needed = [name for name in wanted if not matches(name, spec.allow_missing)]
+    if spec.checkpoint is None and not needed:
         return {}, 0
     if spec.checkpoint is None:
         raise InputError(
-            f"{spec.network} has {len(wanted)} parameters, {next(iter(wanted))!r} is one of"
-            " them, but the job names no checkpoint to load them from; add one"
+            f"{spec.network} has {len(wanted)} parameters, {needed[0]!r} is one of them, but the"
+            " job names no checkpoint to load them from; add one, or to predict with initial"
+            " values --allow-missing '*'"
         )
-    key = read_key(None, os.environ)
+    key = read_key(spec.key_file, os.environ)
     checkpoint = open_checkpoint(spec.checkpoint, spec.strategy, key)
-    plan = plan_rank(checkpoint, wanted, spec.rank)
+    plan = plan_rank(checkpoint, wanted, spec.rank, spec.allow_missing)
     return execute(plan), plan.bytes_to_read
 
 

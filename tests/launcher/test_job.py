@@ -235,3 +235,20 @@ def test_an_error_survives_the_way_to_another_process(job_file: Path) -> None:
         load_job(job_file, {})
     copy = pickle.loads(pickle.dumps(caught.value))
     assert (str(copy), copy.problems) == (str(caught.value), caught.value.problems)
+
+
+@pytest.mark.parametrize("given", ["crc,replicas=full", ["crc", "replicas=full", "crc"]])
+def test_checks_come_as_a_list_or_with_commas(job_file: Path, given: Any) -> None:
+    assert load_job(job_file, {"verify": given}).verify == ("crc", "replicas=full")
+
+
+def test_a_check_that_nobody_knows_is_named_with_those_that_are_known(job_file: Path) -> None:
+    with pytest.raises(JobError, match="--verify: 'md5' is no check; known are crc, replicas, "):
+        load_job(job_file, {"verify": ["crc,md5"]})
+
+
+def test_one_pattern_needs_no_list_and_a_key_is_a_file(job_file: Path) -> None:
+    job_file.write_text(job_file.read_text() + "allow_missing: head.*\nkey_file: secret.key\n")
+    job = load_job(job_file, {})
+    assert job.allow_missing == ("head.*",)
+    assert job.key_file == job_file.parent / "secret.key"

@@ -164,6 +164,23 @@ def test_a_checkpoint_of_another_network_is_found_by_the_plan(
         plan_command.execute(job, as_json=False)
 
 
+def test_a_parameter_that_may_be_missing_is_told_by_the_plan(
+    job: Job, child: Callable[[str], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    weight = REPORT["parameters"]["matmul_weight"]
+    other = REPORT | {"parameters": REPORT["parameters"] | {"head": weight}}
+    child(f"json.dump({other!r}, sys.stdout)")
+    allowing = job.model_copy(update={"allow_missing": ("head",), "verify": ("replicas",)})
+    plan_command.execute(allowing, as_json=True)
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["initial_parameters"] == ["head"]
+    assert plan["checked"]["replicas"] > 0
+    plan_command.execute(allowing, as_json=False)
+    text = capsys.readouterr().out
+    assert "initial     1 parameter that no file has: head" in text
+    assert "checked     replicas of " in text
+
+
 def test_changes_of_an_environment_name_what_was_dropped() -> None:
     parent = {"PATH": "/bin", "MS_ROLE": "MS_SCHED", "GLOG_v": "1"}
     child = {"PATH": "/bin", "GLOG_v": "3", "RANK_ID": "0"}

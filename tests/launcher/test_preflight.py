@@ -8,11 +8,15 @@ from importlib.machinery import ModuleSpec
 from importlib.util import spec_from_file_location
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from launcher import preflight
 from launcher.errors import JobError
 from launcher.job import Job
+from workers.resharding.checkpoint_file import write_checkpoint
+from workers.resharding.layout import Layout
+from workers.resharding.strategy_file import write_strategy_file
 
 MakeJob = Callable[..., Job]
 
@@ -88,3 +92,35 @@ def test_nothing_is_written(make_job: MakeJob, tmp_path: Path) -> None:
     before = sorted(tmp_path.rglob("*"))
     preflight.check(make_job(), tmp_path / "a" / "b")
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def slices(folder: Path, other: float) -> dict[str, str]:
+    """Write the slices of two ranks that should hold the same; return the keys of a job."""
+    for rank, value in enumerate((1.0, other)):
+        tensors = {"w": np.full(8, value, np.float32)}
+        write_checkpoint(folder / f"rank_{rank}" / "net-1_1.ckpt", tensors)
+    write_strategy_file(folder / "strategy.ckpt", {"w": Layout((2,), ((),))})
+    return {"checkpoint": str(folder), "strategy": str(folder / "strategy.ckpt")}
+
+
+def test_replicas_are_compared_when_the_job_asks(make_job: MakeJob, tmp_path: Path) -> None:
+    job = make_job(**slices(tmp_path, 1.0), verify=("crc", "replicas=full"))
+    checked = preflight.verify_content(job, preflight.check_checkpoint(job))
+    assert checked == {"crc": 0, "replicas=full": 1}
+
+
+def test_replicas_that_differ_are_an_error_when_the_job_asks(
+    make_job: MakeJob, tmp_path: Path
+) -> None:
+    job = make_job(**slices(tmp_path, 2.0))
+    checkpoint = preflight.check_checkpoint(job)
+    assert preflight.verify_content(job, checkpoint) == {}
+    asking = job.model_copy(update={"verify": ("replicas",)})
+    with pytest.raises(JobError, match="^checkpoint: w: .*should hold the same"):
+        preflight.verify_content(asking, checkpoint)
+
+
+def test_a_key_that_cannot_be_read_is_an_error(make_job: MakeJob, tmp_path: Path) -> None:
+    job = make_job(**slices(tmp_path, 1.0), key_file="no.key")
+    with pytest.raises(JobError, match="no.key: the key cannot be read: No such file"):
+        preflight.check_checkpoint(job)

@@ -29,6 +29,18 @@ def test_success_names_the_result_and_where_it_lies(
     ]
 
 
+def test_what_was_checked_and_what_no_file_has_is_told(make_result: MakeResult) -> None:
+    result = make_result(checked={"crc": 0, "replicas": 12})
+    ranks = [replace(rank, report=replace(rank.report, initial=("h.b",))) for rank in result.ranks]
+    result = replace(result, ranks=tuple(ranks))
+    assert summary.success(result)[:2] == [
+        "checked      crc of nothing: no file carries one, replicas of 12 slices",
+        "initial      1 parameter that no file has: h.b",
+    ]
+    assert result.to_dict()["checked"] == {"crc": 0, "replicas": 12}
+    assert result.to_dict()["initial_parameters"] == ["h.b"]
+
+
 def test_accuracy_comes_first_where_there_are_labels(make_result: MakeResult) -> None:
     assert summary.success(make_result(accuracy=0.75))[0] == "accuracy     75.00% of 4 predictions"
 

@@ -103,7 +103,7 @@ def test_progress_is_lines_where_there_is_no_terminal(
     assert transform(tmp_path / "whole", "--processes", "1", "--verify", "replicas") == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[:2] == [" 50 %  3.0 KiB of 6.0 KiB", "100 %  6.0 KiB of 6.0 KiB"]
-    assert lines[2].startswith("verified     replicas: ")
+    assert lines[2].startswith("checked      replicas of ")
 
 
 def test_a_target_that_is_there_is_refused(

@@ -231,6 +231,30 @@ def test_a_rank_gets_its_slice_and_counts_its_bytes(live: Live, tmp_path: Path) 
     assert (done.report.bytes_read, done.report.bytes_held) == (12, 12)
 
 
+def test_a_parameter_that_may_be_missing_is_left_to_the_runtime_and_reported(
+    live: Live, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write_checkpoint(tmp_path / "whole.ckpt", {"scale": np.arange(6, dtype=np.float32)})
+    runtime = Multiplier()
+    wanted = WantedParameter(Layout((2,), ((0,),)), (6,), "Float32")
+    runtime.layouts = {"scale": wanted, "head.bias": wanted}
+    path = str(tmp_path / "whole.ckpt")
+    exit_code, messages = live(runtime, rank=1, checkpoint=path, allow_missing=("head.*",))
+    assert exit_code == 0, failure(messages).traceback
+    assert list(runtime.slices) == ["scale"]
+    done = messages[-1]
+    assert isinstance(done, Done) and done.report.initial == ("head.bias",)
+    assert "no file has head.bias" in capfd.readouterr().out
+
+
+def test_without_any_checkpoint_all_parameters_may_be_initial(live: Live) -> None:
+    runtime = Multiplier()
+    runtime.layouts = {"scale": WantedParameter(Layout((2,), ((0,),)), (6,), "Float32")}
+    exit_code, messages = live(runtime, allow_missing=("*",))
+    assert exit_code == 0, failure(messages).traceback
+    assert runtime.slices == {}
+
+
 def test_the_device_may_name_the_class_of_a_runtime(tmp_path: Path) -> None:
     (tmp_path / "own_runtime.py").write_text(
         "class Own:\n    def __init__(self, spec): self.rank = spec.rank\n"

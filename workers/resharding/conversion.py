@@ -11,9 +11,10 @@ from typing import NamedTuple
 
 from workers.resharding.checkpoint_file import SAFETENSORS, lay_out
 from workers.resharding.dtypes import STORAGE
-from workers.resharding.errors import LayoutError, MissingParametersError
+from workers.resharding.errors import LayoutError
 from workers.resharding.index import NewFile
 from workers.resharding.layout import Layout
+from workers.resharding.plan import refuse_missing
 from workers.resharding.region import Region, row_blocks
 from workers.resharding.saved import SlicedCheckpoint
 
@@ -94,10 +95,7 @@ def plan_conversion(
     if targets is None:
         outputs = _whole_outputs(checkpoint, names, file_name)
     else:
-        missing = tuple(name for name in targets if name not in checkpoint.parameters)
-        if missing:
-            path = next(iter(checkpoint.files.values())).path
-            raise MissingParametersError(missing, str(path), ())
+        refuse_missing(checkpoint, targets)
         outputs = _rank_outputs(checkpoint, names, targets, file_name)
     tasks = _tasks(piece for number in range(len(outputs)) for piece in _pieces(outputs, number))
     return Conversion(checkpoint, outputs, tuple(tasks))

@@ -270,17 +270,19 @@ class SliceMismatchError(ReshardError):
 
 
 class MissingParametersError(ReshardError):
-    """The network has parameters that the checkpoint lacks."""
+    """Parameters are wanted that the checkpoint lacks."""
 
     def __init__(self, names: tuple[str, ...], path: str, similar: tuple[str, ...]) -> None:
         super().__init__(names, path, similar)
         self.names, self.path, self.similar = names, path, similar
 
     def __str__(self) -> str:
-        hint = f"; it has {', '.join(self.similar)}: do the names differ?" if self.similar else ""
+        hint = f" (it has {', '.join(self.similar)}: do the names differ?)" if self.similar else ""
+        count = len(self.names)
+        are = f"{count} wanted parameters are" if count > 1 else "a wanted parameter is"
         return (
-            f"{len(self.names)} parameters of the network are not in the checkpoint ({self.path}):"
-            f" {_listed(self.names)}{hint}"
+            f"{are} not in the checkpoint ({self.path}): {_listed(self.names)}{hint};"
+            f" to go on without, --allow-missing '{self.names[0]}', or a pattern like 'head.*'"
         )
 
 

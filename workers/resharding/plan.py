@@ -155,22 +155,31 @@ def plan_rank(
         LayoutError: a wanted layout does not fit its parameter.
         OverlapError, CoverageError: the saved slices do not make the wanted one.
     """
-    missing = tuple(name for name in wanted if name not in checkpoint.parameters)
-    refused = tuple(
-        name
-        for name in missing
-        if not any(fnmatch.fnmatchcase(name, pattern) for pattern in allow_missing)
-    )
-    if refused:
-        similar = difflib.get_close_matches(refused[0], checkpoint.parameters)
-        path = next(iter(checkpoint.files.values())).path
-        raise MissingParametersError(refused, str(path), tuple(similar))
+    refuse_missing(checkpoint, [name for name in wanted if not matches(name, allow_missing)])
     slices = []
     for name, want in wanted.items():
         if name in checkpoint.parameters:
             boxes = wanted_boxes(checkpoint, name, want, rank)
             slices.append(plan_slice(checkpoint, name, boxes, rank))
     return make_plan(checkpoint, slices, rank)
+
+
+def matches(name: str, patterns: Iterable[str]) -> bool:
+    """Return whether one of some patterns (``head.*``) is for the name of a parameter."""
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def refuse_missing(checkpoint: SlicedCheckpoint, names: Iterable[str]) -> None:
+    """Refuse to go on if the checkpoint lacks one of some parameters.
+
+    Raises:
+        MissingParametersError: it names them all, and what comes near to the first.
+    """
+    missing = tuple(name for name in names if name not in checkpoint.parameters)
+    if missing:
+        similar = difflib.get_close_matches(missing[0], checkpoint.parameters)
+        path = next(iter(checkpoint.files.values())).path
+        raise MissingParametersError(missing, str(path), tuple(similar))
 
 
 def make_plan(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from types import MappingProxyType
 
 from workers.resharding.ckpt_format import CRC_FOOTER_SIZE
 from workers.resharding.content import flat_views, sampled_ranges
@@ -49,6 +51,38 @@ def verify_replicas(checkpoint: SlicedCheckpoint, full: bool = False) -> int:
     for (first, other), names in pairs.items():
         _compare(checkpoint.files[first], checkpoint.files[other], names, full)
     return sum(map(len, pairs.values()))
+
+
+CHECKS: Mapping[str, Callable[[SlicedCheckpoint], int]] = MappingProxyType(
+    {
+        "crc": verify_crc,
+        "replicas": verify_replicas,
+        "replicas=full": partial(verify_replicas, full=True),
+    }
+)
+
+
+def verify(checkpoint: SlicedCheckpoint, checks: Iterable[str]) -> dict[str, int]:
+    """Make some of CHECKS; return how many files, or pairs of slices, each of them compared.
+
+    Raises:
+        ChecksumError, ReplicaMismatchError: a check failed.
+    """
+    return {check: CHECKS[check](checkpoint) for check in checks}
+
+
+def parse_checks(given: str | Iterable[str]) -> tuple[str, ...]:
+    """Return the checks that ``crc,replicas=full``, or a list of such texts, names; each once.
+
+    Raises:
+        ValueError: what is wrong, and what to try.
+    """
+    texts = [given] if isinstance(given, str) else given
+    names = [name.strip() for text in texts for name in text.split(",")]
+    for name in names:
+        if name not in CHECKS:
+            raise ValueError(f"{name!r} is no check", f"known are {', '.join(CHECKS)}")
+    return tuple(dict.fromkeys(names))
 
 
 def _crc32(index: CheckpointIndex) -> int:

@@ -14,6 +14,7 @@ import mindspore
 import numpy as np
 
 from workers.errors import InputError
+from workers.resharding.plan import matches
 from workers.runtimes.predict_layout import parse_predict_layout
 from workers.runtimes.runtime import WantedParameter
 from workers.runtimes.user_code import make_batches, make_network
@@ -95,15 +96,19 @@ class DeviceRuntime:
         }
 
     def load(self, slices: Mapping[str, np.ndarray]) -> None:
-        """Load the slices as they are: they have the shapes that the compiled graph wants."""
+        """Load the slices as they are: they have the shapes that the compiled graph wants.
+
+        MindSpore has given the parameters their initial slices when it compiled the graph.
+        """
         dtypes = {p.name: str(p.dtype) for p in self._network.get_parameters()}
         loaded = {
             name: mindspore.Parameter(to_tensor(array, dtypes[name]), name=name)
             for name, array in slices.items()
         }
         missing, _ = mindspore.load_param_into_net(self._network, loaded, strict_load=True)
-        if missing:
-            raise LoadError(self._spec.rank, tuple(missing))
+        lost = tuple(name for name in missing if not matches(name, self._spec.allow_missing))
+        if lost:
+            raise LoadError(self._spec.rank, lost)
 
     def compile(self) -> None:
         """Do nothing: ``infer_predict_layout`` has compiled the graph that ``predict`` runs."""

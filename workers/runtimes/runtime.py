@@ -36,7 +36,10 @@ class Runtime(Protocol):
         """Return the predict layout of every parameter of the network."""
 
     def load(self, slices: Mapping[str, np.ndarray]) -> None:
-        """Take this rank's slice of every parameter; a bfloat16 slice comes as uint16."""
+        """Take this rank's slice of parameters; a bfloat16 slice comes as uint16.
+
+        A parameter that is not among them keeps the initial value that the network gives it.
+        """
 
     def compile(self) -> None:
         """Prepare the steps of one prediction; every later batch reuses them."""

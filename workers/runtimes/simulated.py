@@ -20,6 +20,7 @@ from workers.spmd.capture import capture, set_parallel_context
 from workers.spmd.execute import RankProgram
 from workers.spmd.fingerprint import fingerprint, require_same
 from workers.spmd.graph import Graph
+from workers.spmd.initial import InitialValues
 from workers.spmd.partition import partition
 from workers.spmd.program import Program
 from workers.spmd.transport import Transport, connect
@@ -37,6 +38,7 @@ class SimulatedRuntime:
         self._first: tuple[Any, ...] = ()
         self._graph: Graph | None = None  # of the first batch
         self._program: Program | None = None  # made of it: it decides where slices lie
+        self._initial = InitialValues()
         self._slices: Mapping[str, np.ndarray] = {}
         self._prepared: dict[_Shapes, RankProgram] = {}
         self._transport: Transport | None = None
@@ -51,6 +53,7 @@ class SimulatedRuntime:
 
     def divide(self) -> Program:
         """Compile the network and divide it; afterwards only the program is left of it."""
+        self._initial = InitialValues(self._network.get_parameters(), self._spec.allow_missing)
         self._graph = capture(self._network, self._first)
         self._program = partition(self._graph, self._spec.rank_size)
         self._network = None
@@ -64,8 +67,14 @@ class SimulatedRuntime:
         }
 
     def load(self, slices: Mapping[str, np.ndarray]) -> None:
-        """Take this rank's slices."""
-        self._slices = slices
+        """Take this rank's slices; those that are not given are cut from initial values."""
+        assert self._program is not None  # divide() came before
+        missing = {
+            name: self._initial.take(name, placed, self._spec.rank)
+            for name, placed in self._program.parameters.items()
+            if name not in slices
+        }
+        self._slices = {**slices, **missing}
 
     def compile(self) -> None:
         """Meet the other ranks and prepare this rank's steps for batches like the first."""
@@ -113,7 +122,7 @@ class SimulatedRuntime:
 
     def _prepare(self, graph: Graph, program: Program) -> RankProgram:
         if self._transport is not None:
-            require_same(self._transport, fingerprint(graph))
+            require_same(self._transport, fingerprint(graph, self._initial.checksums))
         # Dispatching asynchronously takes threads that spin, and ranks outnumber the cores.
         mindspore.set_context(mode=mindspore.PYNATIVE_MODE, pynative_synchronize=True)
         prepared = RankProgram(program, self._spec.rank, self._transport)

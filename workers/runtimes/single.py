@@ -42,9 +42,10 @@ class SingleRuntime:
         }
 
     def load(self, slices: Mapping[str, np.ndarray]) -> None:
-        """Put every parameter on the memory of its array, without a copy."""
+        """Put each parameter on the memory of its array, without a copy."""
         for parameter in self._network.get_parameters():
-            parameter.set_data(to_tensor(slices[parameter.name], str(parameter.dtype)))
+            if parameter.name in slices:
+                parameter.set_data(to_tensor(slices[parameter.name], str(parameter.dtype)))
 
     def compile(self) -> None:
         """Compile for the first batch; batches of its shape reuse that."""

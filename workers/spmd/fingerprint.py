@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 
@@ -21,19 +23,22 @@ class DifferentNetworksError(InputError):
 
     def __str__(self) -> str:
         return (
-            f"ranks {self.rank} and {self.peer} built different networks: an operator or a"
-            " constant made in __init__ depends on the rank or is random; seed it, or save it"
-            " with the weights"
+            f"ranks {self.rank} and {self.peer} built different networks: an operator, a constant"
+            " or an initial value made in __init__ depends on the rank or is random; seed it, or"
+            " save it with the weights"
         )
 
 
-def fingerprint(graph: Graph) -> np.ndarray:
+def fingerprint(graph: Graph, initial: Mapping[str, str] = MappingProxyType({})) -> np.ndarray:
     """Return 32 bytes that depend on the operators, their order and their constants.
 
     Names of values do not count: MindSpore numbers them as it goes.
+
+    Args:
+        initial: checksums of the parameters that no file has.
     """
     numbers: dict[str, int] = {}
-    total = hashlib.sha256()
+    total = hashlib.sha256(repr(sorted(initial.items())).encode())
 
     def add(operand: Operand) -> None:
         if isinstance(operand, tuple):

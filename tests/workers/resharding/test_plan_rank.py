@@ -91,7 +91,7 @@ def test_parameters_that_the_checkpoint_lacks_are_all_named(
     checkpoint: SlicedCheckpoint, want: Want
 ) -> None:
     wanted = {name: want((8, 4)) for name in ("fc.weights", "fc.weight", "head")}
-    with pytest.raises(MissingParametersError, match="2 param.*: fc.weights, head; it has fc"):
+    with pytest.raises(MissingParametersError, match=r"2 wanted .*: fc.weights, head \(it has fc"):
         plan_rank(checkpoint, wanted, rank=0)
 
 

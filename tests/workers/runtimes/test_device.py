@@ -222,6 +222,16 @@ def test_parameter_that_mindspore_left_out_is_an_error(
         runtime.load({"weight": np.ones((3, 2), np.float32)})
 
 
+def test_parameter_that_may_be_missing_is_left_to_mindspore(
+    stand_in: StandIn, make_spec: MakeSpec
+) -> None:
+    stand_in.not_loaded = ["scale"]
+    runtime = DeviceRuntime(make_spec(device="ascend", allow_missing=("sc*",)))
+    runtime.open()
+    runtime.load({"weight": np.ones((3, 2), np.float32)})
+    assert stand_in.call("load_param_into_net").kwargs == {"strict_load": True}
+
+
 def test_nested_outputs_come_as_flat_arrays(stand_in: StandIn, spec: WorkerSpec) -> None:
     runtime = DeviceRuntime(spec)
     runtime.open()

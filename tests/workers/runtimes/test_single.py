@@ -57,6 +57,17 @@ def test_parameters_lie_on_the_memory_of_the_slices(make_spec: MakeSpec) -> None
     np.testing.assert_array_equal(runtime.predict(batch)[0], np.full((4, 2), 3, np.float32))
 
 
+def test_a_parameter_without_a_slice_keeps_the_value_that_the_network_gave(
+    make_spec: MakeSpec,
+) -> None:
+    runtime = SingleRuntime(make_spec(predict_data="array"))
+    runtime.open()
+    runtime.load({"scale": SCALE.copy()})
+    runtime.compile()
+    (batch,) = runtime.batches()
+    np.testing.assert_array_equal(runtime.predict(batch)[0], np.zeros((4, 2), np.float32))
+
+
 def test_factory_that_returns_no_network_is_named(make_spec: MakeSpec) -> None:
     with pytest.raises(NetworkError, match="make_nothing: it returned something of type NoneType"):
         SingleRuntime(make_spec(network="make_nothing")).open()
