@@ -1,19 +1,19 @@
 """Receive what the ranks of one job say, and nothing from anybody else. Parent only.
 
-The socket listens on this host alone, on a port that is free. CURVE encrypts the line, and
-only whoever holds the key pair that the ranks of this job were given is let in. What is not a
-message is refused and logged; it never ends the run by itself.
+CURVE encrypts the line, and only whoever holds the key pair that the ranks of this job were given
+is let in. What is not a message is refused and logged; it never ends the run by itself.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 
 import zmq
-from zmq.auth.thread import ThreadAuthenticator
 
+from launcher.curve import Keys, Listener
 from workers.protocol import (
     ACKNOWLEDGED,
     MAX_FRAME_BYTES,
@@ -31,30 +31,29 @@ _AT_ONCE = 64  # messages in one turn, so that signals and deadlines get theirs
 _logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Where:
+    """Where to listen, so that all ranks reach it; by default those of this host do."""
+
+    listen: str = "127.0.0.1"  # "*": on all networks
+    reach: str = "127.0.0.1"  # how ranks of this host call
+    port: int | None = None  # None: a free one
+
+
 class Collector:
     """The end of the line where the ranks report. A context manager."""
 
-    def __init__(self, ranks: Iterable[int]) -> None:
+    def __init__(self, ranks: Iterable[int], where: Where = Where()) -> None:
         self._ranks = frozenset(ranks)
-        server_public, server_secret = zmq.curve_keypair()
-        public_key, secret_key = zmq.curve_keypair()
-        self._context = zmq.Context()
-        self._authenticator = ThreadAuthenticator(self._context)
-        self._authenticator.start()
-        self._authenticator.configure_curve_callback("*", _OneKey(public_key))
-        self.socket = self._context.socket(zmq.ROUTER)
-        self.socket.curve_server = True
-        self.socket.curve_publickey = server_public
-        self.socket.curve_secretkey = server_secret
-        self.socket.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME_BYTES)
-        self.socket.setsockopt(zmq.RCVHWM, QUEUED_MESSAGES)
-        self.socket.setsockopt(zmq.LINGER, 0)
-        self.socket.bind("tcp://127.0.0.1:*")
+        keys = Keys.random()
+        limits = {zmq.MAXMSGSIZE: MAX_FRAME_BYTES, zmq.RCVHWM: QUEUED_MESSAGES}
+        self._listener = Listener(keys, where.listen, where.port, limits)
+        self.socket = self._listener.socket
         self.address = CollectorAddress(
-            endpoint=self.socket.getsockopt_string(zmq.LAST_ENDPOINT),
-            server_key=server_public.decode(),
-            public_key=public_key.decode(),
-            secret_key=secret_key.decode(),
+            endpoint=f"tcp://{where.reach}:{self._listener.port}",
+            server_key=keys.server_public.decode(),
+            public_key=keys.client_public.decode(),
+            secret_key=keys.client_secret.decode(),
         )
 
     def receive(self) -> list[Message]:
@@ -96,16 +95,4 @@ class Collector:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.socket.close()
-        self._authenticator.stop()
-        self._context.term()
-
-
-class _OneKey:
-    """Tells the authenticator which client keys to let in: the one of this job."""
-
-    def __init__(self, public_key: bytes) -> None:
-        self._public_key = public_key
-
-    def callback(self, domain: str, key: bytes) -> bool:
-        return key == self._public_key
+        self._listener.close()

@@ -29,11 +29,13 @@ class Exited:
 
 @dataclass(frozen=True)
 class EngineLost:
-    """What keeps the ranks of this host is no more, and they with it."""
+    """What keeps ranks alive is no more, and they with it."""
 
     exit_code: int
     message: str
     at_s: float
+    ranks: frozenset[int] | None = None  # None: all
+    kind: str = "EngineLost"
 
 
 @dataclass(frozen=True)

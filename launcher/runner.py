@@ -1,4 +1,4 @@
-"""Run the ranks of this host to their end: the shell around the pure supervision. Parent only.
+"""Run the ranks of a job to their end: the shell around the pure supervision. Parent only.
 
 One loop in one thread waits for the ranks' messages, the engine's news, signals and the next
 deadline; whatever comes is an event for ``Supervision``, whose answers are signals to send.
@@ -18,8 +18,8 @@ import zmq
 
 from launcher.agreement import VerificationError
 from launcher.collector import Collector
-from launcher.engines.engine import Engine
-from launcher.engines.local import LocalEngine
+from launcher.engines.engine import Engine, Starter
+from launcher.engines.local import LocalStarter
 from launcher.errors import SystemFailedError, reason_of
 from launcher.events import Cause, Event, Heard, Interrupted, ResultRefused, Tick
 from launcher.interrupts import Interrupts
@@ -38,6 +38,7 @@ def run_ranks(
     folder: RunFolder,
     limits: Limits,
     watch: Callable[[Message], None],
+    starter: Starter = LocalStarter(),
 ) -> Outcome:
     """Start the ranks, collect what they predict, and leave no process behind.
 
@@ -55,9 +56,9 @@ def run_ranks(
     with ExitStack() as stack:
         files = stack.enter_context(closing(PredictionFiles(ranks, folder)))
         interrupts = stack.enter_context(Interrupts())
-        collector = stack.enter_context(Collector(ranks))
+        collector = stack.enter_context(Collector(ranks, starter.collector))
         told = tell_ranks(specs, folder, collector.address)
-        engine = stack.enter_context(closing(LocalEngine(told, folder.engine_log)))
+        engine = stack.enter_context(closing(starter.start(told, folder.engine_log)))
         supervision = Supervision(ranks, limits, time.monotonic())
         run = _Run(collector, engine, interrupts, files, watch)
         try:
@@ -110,7 +111,7 @@ class _Run:
         self._files, self._watch = files, watch
         self._trusted = True  # until a prediction was refused; the later ones are not looked at
         self._poller = zmq.Poller()
-        for source in (collector.socket, engine.fileno(), interrupts.fileno()):
+        for source in (collector.socket, *engine.sources, interrupts.fileno()):
             self._poller.register(source, zmq.POLLIN)
 
     def until_finished(self, supervision: Supervision) -> None:
@@ -136,12 +137,11 @@ class _Run:
         this order, a rank that explained itself is never taken for one that did not.
         """
         wait_s = min(max(0.0, until_s - time.monotonic()), LONGEST_WAIT_S)
-        news = dict(self._poller.poll(math.ceil(wait_s * 1000)))
+        self._poller.poll(math.ceil(wait_s * 1000))
         for message in self._collector.receive():
             yield Heard(message, time.monotonic())
             yield from self._take(message)
-        if self._engine.fileno() in news:
-            yield from self._engine.receive(time.monotonic())
+        yield from self._engine.receive(time.monotonic())
         for number in self._interrupts.receive():
             yield Interrupted(number, time.monotonic())
         yield Tick(time.monotonic())

@@ -93,8 +93,8 @@ class Supervision:
             case Exited():
                 actions = self._exited(event)
             case EngineLost(exit_code, message):
-                self._running.clear()
-                cause = Cause(kind="EngineLost", message=message, exit_code=exit_code)
+                self._running -= self._ranks if event.ranks is None else event.ranks
+                cause = Cause(kind=event.kind, message=message, exit_code=exit_code)
                 actions = self._fail(cause, event.at_s)
             case Interrupted(number):
                 actions = self._interrupted(number, event.at_s)

@@ -1,1 +1,1 @@
-"""How the processes of the ranks come to life: ``local`` on this host, others to come."""
+"""How the processes of the ranks come to life: on this host, or on those of a cluster."""

@@ -2,22 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
+import zmq
+
+from launcher.collector import Where
 from launcher.events import EngineLost, Exited
+from workers.spec import WorkerSpec
 
 
 class Engine(Protocol):
     """The ranks' processes. They are starting when the engine exists."""
 
-    def fileno(self) -> int:
-        """Return a file descriptor that is readable when ``receive`` has something."""
+    @property
+    def sources(self) -> Sequence[int | zmq.Socket[bytes]]:
+        """What is readable when ``receive`` has something; file descriptors and sockets."""
 
     def receive(self, at_s: float) -> list[Exited | EngineLost]:
-        """Return what became of processes, noticed at ``at_s``."""
+        """Return what became of processes, noticed at ``at_s``; never blocks."""
 
     def send_signal(self, rank: int, number: int) -> None:
         """Send a signal to the process of a rank; not an error when it has ended."""
 
     def close(self) -> None:
         """End what is left, at once, and return when it is gone."""
+
+
+class Starter(Protocol):
+    """Knows how to bring ranks to life, as often as it is asked to."""
+
+    @property
+    def collector(self) -> Where:
+        """Where the collector must listen to be heard by the ranks."""
+
+    def start(self, specs: Sequence[WorkerSpec], log: Path) -> Engine:
+        """Start the ranks; ``log`` is for what their engine itself has to say."""

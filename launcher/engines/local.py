@@ -19,6 +19,7 @@ from pathlib import Path
 import psutil
 
 from launcher.child import python_module, with_our_code
+from launcher.collector import Where
 from launcher.events import EngineLost, Exited
 from workers.channel import Channel
 from workers.spec import WorkerSpec
@@ -26,6 +27,15 @@ from workers.spec import WorkerSpec
 # What forked ranks have in common, by device; the fork server imports it once.
 PRELOAD: Mapping[str, tuple[str, ...]] = {"simulated": ("workers.runtimes.simulated",)}
 END_S = 10.0  # for the fork server to kill the ranks; it needs milliseconds
+
+
+class LocalStarter:
+    """Starts ranks on this host. A ``Starter``."""
+
+    collector = Where()
+
+    def start(self, specs: Sequence[WorkerSpec], log: Path) -> LocalEngine:
+        return LocalEngine(specs, log)
 
 
 class LocalEngine:
@@ -47,8 +57,9 @@ class LocalEngine:
                 start_new_session=True,  # Ctrl-C is for the launcher, which tells the ranks
             )
 
-    def fileno(self) -> int:
-        return self._channel.fileno()
+    @property
+    def sources(self) -> Sequence[int]:
+        return (self._channel.fileno(),)
 
     def receive(self, at_s: float) -> list[Exited | EngineLost]:
         """Return the ranks that have ended, and the loss of the fork server."""
