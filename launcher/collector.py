@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from types import TracebackType
 
 import zmq
+from zmq import SocketOption
 
 from launcher.curve import Keys, Listener
 from workers.protocol import (
@@ -46,7 +47,7 @@ class Collector:
     def __init__(self, ranks: Iterable[int], where: Where = Where()) -> None:
         self._ranks = frozenset(ranks)
         keys = Keys.random()
-        limits = {zmq.MAXMSGSIZE: MAX_FRAME_BYTES, zmq.RCVHWM: QUEUED_MESSAGES}
+        limits = {SocketOption.MAXMSGSIZE: MAX_FRAME_BYTES, SocketOption.RCVHWM: QUEUED_MESSAGES}
         self._listener = Listener(keys, where.listen, where.port, limits)
         self.socket = self._listener.socket
         self.address = CollectorAddress(

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import zmq
+from zmq import SocketOption
 from zmq.auth.thread import ThreadAuthenticator
 from zmq.utils import z85
 
@@ -37,7 +38,7 @@ class Keys:
 class Listener:
     """A ROUTER socket that only callers with the key reach."""
 
-    def __init__(self, keys: Keys, host: str, port: int | None, options: Mapping[int, int]) -> None:
+    def __init__(self, keys: Keys, host: str, port: int | None, options: Mapping[SocketOption, int]) -> None:
         """Listen on a port, a free one by default.
 
         Raises:
@@ -51,7 +52,7 @@ class Listener:
         self.socket.curve_server = True
         self.socket.curve_publickey = keys.server_public
         self.socket.curve_secretkey = keys.server_secret
-        for option, value in {zmq.LINGER: 0, **options}.items():
+        for option, value in {SocketOption.LINGER: 0, **options}.items():
             self.socket.setsockopt(option, value)
         try:
             self.socket.bind(f"tcp://{host}:{port or '*'}")
