@@ -38,7 +38,9 @@ class Keys:
 class Listener:
     """A ROUTER socket that only callers with the key reach."""
 
-    def __init__(self, keys: Keys, host: str, port: int | None, options: Mapping[SocketOption, int]) -> None:
+    def __init__(
+        self, keys: Keys, host: str, port: int | None, options: Mapping[SocketOption, int]
+    ) -> None:
         """Listen on a port, a free one by default.
 
         Raises:
