@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 
 import mindspore as ms
 import numpy as np
@@ -77,8 +76,8 @@ def make_network() -> nn.Cell:
     return Transformer(dp, devices // dp)
 
 
-def make_batches() -> Iterator[ms.Tensor]:
-    """Yield the batches."""
+def make_batches() -> list[ms.Tensor]:
+    """Return the batches, all made beforehand."""
     rng = np.random.RandomState(0)
-    for _ in range(BATCHES):
-        yield ms.Tensor(rng.randn(BATCH * SEQUENCE, HIDDEN).astype(np.float32))
+    shape = (BATCHES, BATCH * SEQUENCE, HIDDEN)
+    return [ms.Tensor(batch) for batch in rng.standard_normal(shape).astype(np.float32)]

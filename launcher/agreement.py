@@ -99,9 +99,9 @@ def _statements(digest: PredictionDigest) -> tuple[str, ...]:
         for what, values in (
             ("shape", digest.shapes),
             ("dtype", digest.dtypes),
-            ("values with sha256", digest.digests),
+            ("values with checksum", digest.digests),
         )
         for index, value in enumerate(values)
     ]
     facts = (f"{fact} {value}" for fact, value in outputs)
-    return (f"inputs with sha256 {digest.inputs}", f"{len(digest.shapes)} outputs", *facts)
+    return (f"inputs with checksum {digest.inputs}", f"{len(digest.shapes)} outputs", *facts)

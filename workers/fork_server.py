@@ -75,9 +75,13 @@ class ForkServer:
         self._channel.send(event="started", rank=spec.rank, pid=pid)
 
     def _become(self, spec: WorkerSpec, server: int) -> NoReturn:
-        """Leave the server's session, files and output behind, and be the rank."""
+        """Leave the server's group, files and output behind, and be the rank.
+
+        The session stays the server's: Linux schedules each session as one group, and in
+        sessions of their own idle threads that yield would get the share of ranks that work.
+        """
         try:
-            os.setsid()
+            os.setpgid(0, 0)
             die_with(server)
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)

@@ -35,7 +35,7 @@ def test_a_batch_counts_once_all_ranks_agree_on_it() -> None:
 @pytest.mark.parametrize(
     ("odd", "difference"),
     [
-        ((ONES * 2,), "output 0 has values with sha256"),
+        ((ONES * 2,), "output 0 has values with checksum"),
         ((ONES.astype(np.float64),), "output 0 has dtype float64; but rank 0: .* float32"),
         ((ONES[:1],), r"output 0 has shape \(1, 3\); but rank 0: .* \(2, 3\)"),
         ((ONES, ONES), "2 outputs; but rank 0: 1 outputs"),
@@ -58,7 +58,7 @@ def test_ranks_that_were_given_different_data_are_told_so() -> None:
     # Each rank's output is gathered from all: equal everywhere, and still of no use.
     agreement = Agreement(range(2))
     agreement.add(PredictionDigest.of(0, 0, [ONES], inputs="aa"))
-    with pytest.raises(VerificationError, match="inputs with sha256 bb.*do not shard the data"):
+    with pytest.raises(VerificationError, match="inputs with checksum bb.*do not shard the data"):
         agreement.add(PredictionDigest.of(1, 0, [ONES], inputs="bb"))
 
 

@@ -182,7 +182,7 @@ class ShowsItself(Healthy):
         command = b"".join(Path("/proc/self/cmdline").read_bytes().split(b"\0"))
         assert self.spec.collector is not None
         facts = (
-            os.getsid(0) == os.getpid() == os.getpgid(0),
+            os.getpgid(0) == os.getpid() and os.getsid(0) == os.getppid(),
             dict(os.environ) == dict(self.spec.environment),
             ctypes.CDLL(None).getenv(b"NOT_OF_THIS_RANK") == 0,
             self.spec.collector.secret_key.encode() not in command,

@@ -50,7 +50,7 @@ def test_four_ranks_predict_and_every_batch_is_in_the_file(run: Run, folder: Run
         assert folder.log(rank).read_text().startswith("pid ")
 
 
-def test_a_rank_has_its_own_session_and_environment_and_shows_no_key(
+def test_a_rank_has_its_own_group_and_environment_and_shows_no_key(
     run: Run, folder: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NOT_OF_THIS_RANK", "1")
