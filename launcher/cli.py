@@ -153,6 +153,7 @@ def make_parser(command: str) -> argparse.ArgumentParser:
             "--program", action="store_true", help="print operators and collectives too"
         )
     else:
+        _add_eval_flags(parser)
         _add_weight_flags(parser)
         _add_place_flags(parser)
     return parser
@@ -166,10 +167,30 @@ def _add_network_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--predict-data", metavar="M:F", help="returns the input: Tensor, tuple of them, or batches"
     )
+    group.add_argument(
+        "--task", choices=("predict", "eval"), help="eval: metrics of a labelled dataset"
+    )
+    group.add_argument(
+        "--dataset", metavar="M:F", help="eval: returns (input, label) batches, or a dataset"
+    )
+    group.add_argument(
+        "--batch-size", type=int, metavar="N", help="for data functions that take batch_size"
+    )
     group.add_argument("--ranks", type=int, metavar="N", help="how many ranks predict")
     group.add_argument("--rank-table", metavar="FILE", help="HCCL rank table; see rank_tables/")
     group.add_argument(
         "--timeout", type=float, metavar="S", help="seconds for everything (default: 3600)"
+    )
+
+
+def _add_eval_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("evaluation")
+    group.add_argument("--loss", metavar="M:F", help="returns the loss")
+    group.add_argument(
+        "--metrics", metavar="LIST", help="names, or M:F that returns {name: Metric}; accuracy"
+    )
+    group.add_argument(
+        "--dataset-sink-mode", action="store_true", help="where the device can fetch batches"
     )
 
 

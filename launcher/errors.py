@@ -92,15 +92,15 @@ class SystemFailedError(LauncherError):
         return self.reason
 
 
-class LayoutReportError(LauncherError):
-    """The child that works out the predict layout gave none; it said why."""
+class ReportError(LauncherError):
+    """A child that was asked a question gave no answer; it said why."""
 
     def __init__(self, exit_code: int, said: str) -> None:
         super().__init__(exit_code, said)
         self.exit_code, self.said = exit_code, said  # exit code and stderr of the child
 
     def __str__(self) -> str:
-        return self.said or f"the layout process ended with exit code {self.exit_code}"
+        return self.said or f"the process that was asked ended with exit code {self.exit_code}"
 
 
 def reason_of(error: OSError) -> str:

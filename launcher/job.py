@@ -8,7 +8,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeGuard
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from launcher.errors import JobError, Problem
 from launcher.validation import problems_of
@@ -18,7 +27,7 @@ from workers.resharding.verify import parse_checks
 COMMAND_LINE = "command line"
 MOST = 65_536  # ranks, or threads of one
 _PATH_KEYS = ("rank_table", "strategy", "key_file", "output", "labels")
-_ENTRY_POINT_KEYS = ("network", "predict_data")
+_ENTRY_POINT_KEYS = ("network", "predict_data", "dataset", "loss")
 
 
 def split_entry_point(name: str) -> tuple[str, str]:
@@ -55,6 +64,14 @@ def _entry_point(name: str) -> str:
     return f"{_absolute(module)}:{attribute}" if is_file_name(module) else name
 
 
+def _metric(name: str) -> str:
+    return _entry_point(name) if ":" in name else name
+
+
+def _split(value: Any) -> Any:
+    return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+
+
 def _absolute(path: str | Path) -> Path:
     return path_from(Path.cwd(), _without_nul(str(path)))
 
@@ -72,6 +89,9 @@ def _listed(value: Any) -> Any:
 Count = Annotated[int, Field(strict=True, ge=1, le=MOST)]
 Seconds = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 EntryPoint = Annotated[str, AfterValidator(_entry_point)]
+Metrics = Annotated[
+    tuple[Annotated[str, AfterValidator(_metric)], ...], BeforeValidator(_split)
+]
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 Pattern = Annotated[str, AfterValidator(lambda text: pattern_from(Path.cwd(), _without_nul(text)))]
 FileWithKey = Annotated[str, AfterValidator(lambda text: str(_absolute(text)))]
@@ -93,10 +113,22 @@ class Job(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
+    task: Literal["predict", "eval"] = "predict"
+    """Predict, or evaluate as Model.eval of MindSpore does."""
     network: EntryPoint
     """Callable that returns the network: pkg.module:name or path/file.py:name."""
-    predict_data: EntryPoint
+    predict_data: EntryPoint | None = Field(default=None, validate_default=True)
     """Callable that returns the input: a Tensor, a tuple of them, or an iterable of batches."""
+    dataset: EntryPoint | None = Field(default=None, validate_default=True)
+    """To evaluate: callable that returns a mindspore.dataset or iterable of (input, label)."""
+    loss: EntryPoint | None = None
+    """To evaluate: callable that returns the loss; the metric loss needs it."""
+    metrics: Metrics = ("accuracy",)
+    """To evaluate: names that MindSpore knows, or a callable that returns {name: Metric}."""
+    batch_size: Count | None = None
+    """Samples of a batch, for data callables that take batch_size."""
+    dataset_sink_mode: bool = False
+    """To evaluate on a device that can: let it fetch the batches by itself."""
     ranks: Count | None = None
     """How many ranks predict; without it, as many as the rank table names."""
     rank_table: AbsolutePath | None = None
@@ -127,6 +159,21 @@ class Job(BaseModel):
     """CPU threads of each rank; by default the cores of this host, shared out."""
     search_path: SearchPath = ()
     """Folders in which modules are looked for first; the working directory always comes last."""
+
+    @field_validator("predict_data", "dataset")
+    @classmethod
+    def _required(cls, name: str | None, info: ValidationInfo) -> str | None:
+        task = "eval" if info.field_name == "dataset" else "predict"
+        if name is None and info.data.get("task") == task:
+            raise ValueError("missing", "add it")
+        return name
+
+    @property
+    def data(self) -> str:
+        """The callable whose batches this task is about."""
+        name = self.dataset if self.task == "eval" else self.predict_data
+        assert name is not None  # it was required
+        return name
 
 
 def load_job(path: Path | None, flags: Mapping[str, Any]) -> Job:
@@ -163,8 +210,13 @@ def _anchored(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     anchored = dict(values)
     for key in (*_PATH_KEYS, *_ENTRY_POINT_KEYS):
         value = values.get(key)
-        if _is_path(value) and (key in _PATH_KEYS or is_file_name(value.rpartition(":")[0])):
+        if _is_path(value) and (key in _PATH_KEYS or _in_file(value)):
             anchored[key] = str(path_from(folder, value))
+    if isinstance(metrics := _split(values.get("metrics")), list):
+        anchored["metrics"] = [
+            str(path_from(folder, name)) if _is_path(name) and _in_file(name) else name
+            for name in metrics
+        ]
     if _is_path(pattern := values.get("checkpoint")):
         anchored["checkpoint"] = pattern_from(folder, pattern)
     folders = values.get("search_path", [])
@@ -172,6 +224,10 @@ def _anchored(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         inside = (path_from(folder, entry) if _is_path(entry) else entry for entry in folders)
         anchored["search_path"] = [*inside, folder]
     return anchored
+
+
+def _in_file(name: str) -> bool:
+    return is_file_name(name.rpartition(":")[0])
 
 
 def _is_path(value: Any) -> TypeGuard[str]:

@@ -9,13 +9,14 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from launcher import preflight
-from launcher.errors import JobError, reason_of
+from launcher import metrics_report, preflight
+from launcher.errors import JobError, ReportError, reason_of
 from launcher.host import look_around
 from launcher.job import Job
 from launcher.labels import accuracy, read_labels
-from launcher.outcome import Limits, Outcome
+from launcher.outcome import Limits, Outcome, RootCause
 from launcher.placement import Placement, place
 from launcher.rank_table import RankTable, load_rank_table
 from launcher.run_folder import RunFolder
@@ -71,13 +72,15 @@ def _run(prepared: Prepared, watch: Callable[[Message], None]) -> Result:
     started_s = time.monotonic()
     limits = Limits(total_s=job.timeout, phase_s=job.phase_timeout)
     outcome = run_ranks(specs, folder, limits, watch)
+    labelled = job.task == "eval" and bool(outcome.outputs)
+    predictions = outcome.outputs[:-1] if labelled else outcome.outputs
     result = Result(
         job=job,
         exit_code=outcome.exit_code,
         seconds=time.monotonic() - started_s,
         folder=folder.root,
         summary=folder.summary,
-        predictions=outcome.outputs,
+        predictions=predictions,
         batches=outcome.batches,
         partial=outcome.partial,
         ranks=tuple(_rank_result(spec, outcome, folder) for spec in specs),
@@ -85,7 +88,43 @@ def _run(prepared: Prepared, watch: Callable[[Message], None]) -> Result:
         followers=outcome.followers,
         checked=prepared.checked,
     )
-    return _compared(result, job.labels) if result.ok and job.labels is not None else result
+    if not result.ok:
+        return result
+    if job.task == "eval":
+        return _evaluated(result, prepared, outcome)
+    return _compared(result, job.labels) if job.labels is not None else result
+
+
+def _evaluated(result: Result, prepared: Prepared, outcome: Outcome) -> Result:
+    """Return the result with its metrics, or the failure that they cannot be had."""
+    try:
+        return replace(result, metrics=_metrics(prepared, outcome))
+    except ReportError as error:
+        cause = RootCause(
+            rank=None,
+            server_id=None,
+            device_id=None,
+            phase=None,
+            kind="MetricsError",
+            message=str(error),
+            traceback="",
+            log=result.folder,
+            exit_code=error.exit_code,
+        )
+        return replace(result, exit_code=error.exit_code, cause=cause)
+
+
+def _metrics(prepared: Prepared, outcome: Outcome) -> Mapping[str, Any]:
+    """Return the metrics of a rank that evaluated by itself, or of what all ranks delivered."""
+    (report, *others) = outcome.reports.values()
+    if not others and report.metrics is not None:
+        return report.metrics
+    specs, (outputs, labels) = prepared.placement.specs, outcome.outputs
+    threads = len(specs) * specs[0].threads  # the ranks have ended
+    environment = specs[0].environment
+    return metrics_report.ask(
+        prepared.job, outputs, labels, outcome.batch_ends, environment, threads
+    )
 
 
 def _compared(result: Result, labels: str) -> Result:

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from launcher.child import python_module, with_our_code
-from launcher.errors import DEADLINE_EXIT_CODE, LayoutReportError
+from launcher import child
 from launcher.job import Job
 from launcher.placement import clean_environment
 from workers.resharding.layout import Layout
 from workers.resharding.layout_document import layout_of_report
 
-CHILD = python_module("workers.layout_report")
-LONGEST_WAIT_S = 1e6  # subprocess cannot wait for ever
+CHILD = child.python_module("workers.layout_report")
 
 
 @dataclass(frozen=True)
@@ -33,32 +28,18 @@ def ask(job: Job, rank_size: int, environment: Mapping[str, str], threads: int) 
     """Return the report of ``workers.layout_report``: parameters, operators and collectives.
 
     Raises:
-        LayoutReportError: the network or its data cannot be used; the child's own words say why.
+        ReportError: the network or its data cannot be used; the child's own words say why.
     """
     request = {
         "network": job.network,
-        "predict_data": job.predict_data,
+        "predict_data": job.data,
+        "task": job.task,
+        "batch_size": job.batch_size,
         "ranks": rank_size,
         "search_path": [str(folder) for folder in job.search_path],
-        "launcher": os.getpid(),  # the child ends when this process does
     }
-    try:
-        child = subprocess.run(
-            CHILD,
-            input=json.dumps(request),
-            capture_output=True,
-            text=True,
-            env=with_our_code(clean_environment(environment, threads)),
-            timeout=min(job.timeout, LONGEST_WAIT_S),
-        )
-    except subprocess.TimeoutExpired as error:
-        said = f"{job.network} gave no layout in {job.timeout:g} s; try a longer --timeout"
-        raise LayoutReportError(DEADLINE_EXIT_CODE, said) from error
-    if child.returncode != 0:
-        code = child.returncode if child.returncode > 0 else 128 - child.returncode
-        raise LayoutReportError(code, child.stderr.strip())
-    report: dict[str, Any] = json.loads(child.stdout)
-    return report
+    late = f"{job.network} gave no layout in {job.timeout:g} s; try a longer --timeout"
+    return child.ask(CHILD, request, clean_environment(environment, threads), job.timeout, late)
 
 
 def predict_parameters(report: Mapping[str, Any]) -> dict[str, PredictParameter]:

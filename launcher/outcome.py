@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +41,7 @@ class Outcome:
     cause: RootCause | None
     followers: int  # other ranks that failed later or had to be stopped
     reports: Mapping[int, RankReport]  # of the ranks that said done
-    outputs: tuple[Path, ...]  # verified predictions, one file per output of the network
+    outputs: tuple[Path, ...]  # verified: a file per output of the network, then the labels
     batches: int  # verified batches
+    batch_ends: Sequence[int] = ()  # the row behind each verified batch
     partial: tuple[Path, ...] = ()  # of a failed run: the verified batches

@@ -18,6 +18,7 @@ from workers.spec import WorkerSpec
 STALE_PREFIXES = ("MS_", "OMPI_", "PMI_", "PMIX_", "RANK_")
 STALE_NAMES = frozenset({"DEVICE_ID", "MINDSPORE_HCCL_CONFIG_PATH"})
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+ON_THE_HOST = ("simulated", "cpu")  # runtimes that need no device
 LOG_LEVEL = ("GLOG_v", "3")  # MindSpore's errors only, unless the user set it
 
 
@@ -49,7 +50,7 @@ def place(
     table = resolve_table(job, given_table)
     runtime = choose_runtime(job, table, host)
     numbers: Mapping[int, int] = {}
-    if runtime != "simulated":
+    if runtime not in ON_THE_HOST:
         _check_devices(job, table, given_table, host)
         if given_table is not None and _kind(job) == "Ascend":
             device_ids = (device.device_id for device in table.devices)
@@ -66,7 +67,12 @@ def place(
             server_id=device.server_id,
             device=runtime,
             network=job.network,
-            predict_data=job.predict_data,
+            predict_data=job.data,
+            task=job.task,
+            loss=job.loss,
+            metrics=job.metrics,
+            batch_size=job.batch_size,
+            dataset_sink_mode=job.dataset_sink_mode,
             checkpoint=job.checkpoint,
             strategy=str(job.strategy) if job.strategy else None,
             key_file=str(job.key_file) if job.key_file else None,
@@ -93,7 +99,7 @@ def clean_environment(environment: Mapping[str, str], threads: int) -> dict[str,
 def choose_runtime(job: Job, table: RankTable, host: Host) -> str:
     """Return the runtime of every rank, one of the words of ``WorkerSpec.device``."""
     if job.device == "cpu" or (job.device == "auto" and not host.ascend_devices):
-        return "simulated"
+        return "simulated" if table.rank_size > 1 else "cpu"
     if table.rank_size == 1:
         return "single"
     return "gpu" if job.device == "gpu" else "ascend"
@@ -146,8 +152,10 @@ def _kind(job: Job) -> str:
 
 def _headline(job: Job, runtime: str, table: RankTable, host: Host) -> str:
     ranks = f"{table.rank_size} rank{'s' if table.rank_size > 1 else ''}"
-    if runtime != "simulated":
+    if runtime not in ON_THE_HOST:
         return f"{ranks} on {_kind(job)} devices of this host"
     cores = f"{host.cores} core{'s' if host.cores > 1 else ''}"
+    if runtime == "cpu":
+        return f"{ranks} on the CPU of this host ({cores})"
     stand_in = f", standing in for {len(table.servers)} servers" if len(table.servers) > 1 else ""
     return f"{ranks}, simulated on this host ({cores}){stand_in}"

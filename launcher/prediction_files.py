@@ -16,15 +16,16 @@ import numpy as np
 
 from launcher.agreement import Agreement, VerificationError
 from launcher.npy_file import GrowingNpy
-from launcher.run_folder import RunFolder
+from launcher.run_folder import RunFolder, partial_of
 from workers.protocol import OWNER_RANK, Prediction, PredictionDigest, RankReport
 
 
 class PredictionFiles:
     """The predictions of one run."""
 
-    def __init__(self, ranks: Iterable[int], folder: RunFolder) -> None:
-        self._folder = folder
+    def __init__(self, ranks: Iterable[int], folder: RunFolder, labelled: bool = False) -> None:
+        """Make no file yet; ``labelled``: the last array of each batch are its labels."""
+        self._folder, self._labelled = folder, labelled
         self._agreement = Agreement(ranks)
         self._first: tuple[np.ndarray, ...] = ()  # batch 0 without its rows: shapes and dtypes
         self._files: tuple[GrowingNpy, ...] = ()
@@ -34,6 +35,11 @@ class PredictionFiles:
     def batches(self) -> int:
         """How many batches are verified."""
         return self._agreement.batches
+
+    @property
+    def batch_ends(self) -> tuple[int, ...]:
+        """The row of the first file behind each verified batch."""
+        return tuple(rows[0] for rows in self._rows[: self.batches])
 
     def take(self, message: Prediction | PredictionDigest) -> None:
         """Write the batch, if it is one, and compare it with what other ranks computed.
@@ -62,8 +68,7 @@ class PredictionFiles:
         self._commit()
         named: list[Path] = []
         try:
-            for index, file in enumerate(self._files):
-                path = self._folder.predictions(index, len(self._files))
+            for file, path in zip(self._files, self._named(), strict=True):
                 file.path.replace(path)
                 named.append(path)
             _sync_folder(self._folder.root)
@@ -91,8 +96,8 @@ class PredictionFiles:
         if not self._first:
             self._first = tuple(np.empty_like(o[:0] if o.ndim else o) for o in outputs)
             self._files = tuple(
-                GrowingNpy(self._folder.partial(index, len(outputs)), o.dtype, o.shape[1:])
-                for index, o in enumerate(outputs)
+                GrowingNpy(partial_of(path), o.dtype, o.shape[1:])
+                for path, o in zip(self._named(), outputs, strict=True)
             )
         self._require_same_kind(batch, outputs)
         for file, output in zip(self._files, outputs):
@@ -116,6 +121,9 @@ class PredictionFiles:
                     f"has {_kind(output)} in output {index}, which cannot follow the"
                     f" {_kind(first)} of batch 0",
                 )
+
+    def _named(self) -> list[Path]:
+        return self._folder.results(len(self._first), self._labelled)
 
     def _commit(self) -> None:
         rows_of_files = self._rows[self.batches - 1]

@@ -33,7 +33,12 @@ def check(job: Job, output: Path) -> SlicedCheckpoint | None:
 
 def check_entry_points(job: Job) -> None:
     """See that the modules of the network and its data are there; only a rank imports them."""
-    for key, name in (("network", job.network), ("predict_data", job.predict_data)):
+    named = [("network", job.network), ("predict_data", job.data)]
+    if job.task == "eval":
+        named[1:] = [("dataset", job.data)]
+        named += [("loss", job.loss)] if job.loss else []
+        named += [("metrics", name) for name in job.metrics if ":" in name]
+    for key, name in named:
         module, _ = split_entry_point(name)
         if is_file_name(module):
             if not Path(module).is_file():

@@ -53,9 +53,20 @@ class RunFolder:
         """The verified output ``index`` of a network that has ``count`` outputs."""
         return self.root / f"predictions{_suffix(index, count)}.npy"
 
+    @property
+    def labels(self) -> Path:
+        """The labels that belong to the predictions of an evaluation."""
+        return self.root / "labels.npy"
+
+    def results(self, count: int, labelled: bool) -> list[Path]:
+        """What the ranks deliver: so many arrays, of which the last may be the labels."""
+        outputs = count - labelled
+        paths = [self.predictions(index, outputs) for index in range(outputs)]
+        return [*paths, self.labels] if labelled else paths
+
     def partial(self, index: int = 0, count: int = 1) -> Path:
         """The same output while the run goes on, and after a run that failed."""
-        return self.root / f"predictions{_suffix(index, count)}.partial.npy"
+        return partial_of(self.predictions(index, count))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -89,16 +100,30 @@ class RunFolder:
         """Rename the results of an earlier run, and forget the ones before and its remains."""
         results = [
             path
-            for path in self.root.glob("predictions*.npy")
-            if path.name == "predictions.npy" or path.stem.removeprefix("predictions_").isdecimal()
+            for path in self._arrays(".npy")
+            if path.stem in ("predictions", "labels")
+            or path.stem.removeprefix("predictions_").isdecimal()
         ]
-        for path in self.root.glob("predictions*.partial.npy"):
+        for path in self._arrays(".partial.npy"):
             path.unlink()
         if results:
-            for path in self.root.glob("predictions*.previous.npy"):
+            for path in self._arrays(".previous.npy"):
                 path.unlink()
         for path in results:
             path.replace(path.with_suffix(".previous.npy"))
+
+    def _arrays(self, suffix: str) -> list[Path]:
+        """Return the files of runs, with this suffix, that lie here."""
+        return [
+            path
+            for stem in ("predictions*", "labels")
+            for path in self.root.glob(f"{stem}{suffix}")
+        ]
+
+
+def partial_of(path: Path) -> Path:
+    """Return the name of a result before it is verified."""
+    return path.with_suffix(".partial.npy")
 
 
 def _suffix(index: int, count: int) -> str:

@@ -56,6 +56,7 @@ class Result:
     followers: int  # other ranks that failed later or had to be stopped
     checked: Mapping[str, int] = field(default_factory=dict)  # see Prepared.checked
     accuracy: float | None = None  # share of predictions that hit their label, if there are labels
+    metrics: Mapping[str, Any] | None = None  # of an evaluation: what Model.eval returns
     warnings: tuple[str, ...] = ()  # what could not be done with a result that is right
 
     @property
@@ -79,6 +80,7 @@ class Result:
             "exit_code": self.exit_code,
             "seconds": round(self.seconds, 3),
             "accuracy": self.accuracy,
+            "metrics": self.metrics,
             "warnings": list(self.warnings),
             "checked": dict(self.checked),
             "initial_parameters": list(self.initial),

@@ -52,9 +52,9 @@ def run_ranks(
     """
     folder.create()
     folder.set_aside_results()
-    ranks = [spec.rank for spec in specs]
+    ranks, labelled = [spec.rank for spec in specs], specs[0].task == "eval"
     with ExitStack() as stack:
-        files = stack.enter_context(closing(PredictionFiles(ranks, folder)))
+        files = stack.enter_context(closing(PredictionFiles(ranks, folder, labelled)))
         interrupts = stack.enter_context(Interrupts())
         collector = stack.enter_context(Collector(ranks, starter.collector))
         told = tell_ranks(specs, folder, collector.address)
@@ -75,6 +75,7 @@ def run_ranks(
         reports=run.reports,
         outputs=outputs,
         batches=files.batches,
+        batch_ends=files.batch_ends,
         partial=partial,
     )
 

@@ -24,6 +24,8 @@ def success(result: Result) -> list[str]:
         lines.append(f"checked      {checks(result.checked)}")
     if result.initial:
         lines.append(f"initial      {initial(result.initial)}")
+    if result.metrics is not None:
+        lines.append(f"metrics      {dict(result.metrics)}")
     if result.accuracy is not None:
         count = int(np.prod(result.arrays()[0].shape[:-1]))
         lines.append(f"accuracy     {result.accuracy:.2%} of {plural(count, 'prediction')}")

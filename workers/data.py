@@ -65,6 +65,22 @@ def _batch(batch: Any, source: str, where: str) -> tuple[Any, ...]:
     return tuple(batch)
 
 
+def require_labelled(batch: tuple[Any, ...], source: str, where: str) -> None:
+    """Check that a batch can be evaluated.
+
+    Raises:
+        DataError: it is no pair of an input and its labels.
+    """
+    if len(batch) != 2:
+        found = f"made of {len(batch)} values, where an evaluation needs (input, label)"
+        raise DataError(source, where, found)
+
+
+def split_labels(batch: tuple[Any, ...], task: str) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """Return the inputs of the network, and the labels that an evaluation has behind them."""
+    return (batch[:-1], batch[-1:]) if task == "eval" else (batch, ())
+
+
 def array_of(value: Any) -> np.ndarray:
     """Return the elements of one input, tensor or array."""
     array: np.ndarray = value if isinstance(value, np.ndarray) else value.asnumpy()

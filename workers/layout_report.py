@@ -117,6 +117,8 @@ def main() -> int:
             device="simulated",
             network=request["network"],
             predict_data=request["predict_data"],
+            task=request.get("task", "predict"),
+            batch_size=request.get("batch_size"),
             search_path=tuple(request.get("search_path", ())),
         )
         runtime = SimulatedRuntime(spec)

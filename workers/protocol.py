@@ -116,6 +116,7 @@ class RankReport:
     peak_memory_bytes: int
     batches: int
     initial: tuple[str, ...] = ()  # parameters that no file has
+    metrics: Mapping[str, Any] | None = None  # JSON values, from a rank that evaluated by itself
 
 
 @dataclass(frozen=True)
@@ -261,8 +262,12 @@ def _read_done(fields: Mapping[str, Any]) -> Done:
     seconds = {_phase(phase): _seconds(s) for phase, s in report["phase_seconds"].items()}
     counts = ("bytes_read", "bytes_held", "peak_memory_bytes", "batches")
     initial = tuple(map(_text, report["initial"]))
+    metrics = report["metrics"]
+    if not isinstance(metrics, dict | None):
+        raise ProtocolError(f"expected metrics, not {metrics!r:.60}")
     used = {name: _count(report[name]) for name in counts}
-    return Done(_count(fields["rank"]), RankReport(seconds, initial=initial, **used))
+    told = RankReport(seconds, initial=initial, metrics=metrics, **used)
+    return Done(_count(fields["rank"]), told)
 
 
 _READERS: Mapping[str, Callable[[Mapping[str, Any]], Message]] = {

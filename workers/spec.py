@@ -27,7 +27,12 @@ class WorkerSpec:
     server_id: str  # address of the server, as HCCL knows it
     device: str  # "simulated", "single", "ascend", "gpu", or a runtime as "module:Class"
     network: str  # "pkg.module:factory" or "path/file.py:factory"
-    predict_data: str
+    predict_data: str  # a callable; in task "eval" of (input, label) batches
+    task: str = "predict"  # or "eval"
+    loss: str | None = None  # callables like the network's
+    metrics: tuple[str, ...] = ()  # MindSpore's names, or callables
+    batch_size: int | None = None  # given to the data's callable, if that takes it
+    dataset_sink_mode: bool = False
     checkpoint: str | None = None  # absolute pattern, may hold {rank}
     strategy: str | None = None  # absolute path of the strategy file (or folder of stages)
     key_file: str | None = None  # of an encrypted checkpoint
@@ -48,6 +53,6 @@ class WorkerSpec:
         values = json.loads(text)
         if values.get("collector") is not None:
             values["collector"] = CollectorAddress(**values["collector"])
-        for name in ("search_path", "allow_missing"):
+        for name in ("search_path", "allow_missing", "metrics"):
             values[name] = tuple(values[name])
         return cls(**values)

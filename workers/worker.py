@@ -13,11 +13,11 @@ import traceback
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
-from workers.data import array_of
+from workers.data import array_of, split_labels
 from workers.entry_point import load_entry_point
 from workers.errors import InputError, WorkerError
 from workers.link import Link, exit_code_of
@@ -26,11 +26,12 @@ from workers.resharding.checkpoint import open_checkpoint
 from workers.resharding.encryption import read_key
 from workers.resharding.execute import execute
 from workers.resharding.plan import matches, plan_rank
-from workers.runtimes.runtime import Runtime, WantedParameter
+from workers.runtimes.runtime import Evaluator, Runtime, WantedParameter
 from workers.spec import WorkerSpec
 
 RUNTIMES = {
     "simulated": "workers.runtimes.simulated:SimulatedRuntime",
+    "cpu": "workers.runtimes.single:SingleRuntime",
     "single": "workers.runtimes.single:SingleRuntime",
     "ascend": "workers.runtimes.device:DeviceRuntime",
     "gpu": "workers.runtimes.device:DeviceRuntime",
@@ -127,6 +128,7 @@ class _Life:
         self._spec, self._runtime, self._link = spec, runtime, link
         self._seconds: dict[str, float] = {}
         self._phase, self._entered_s = "started", time.monotonic()
+        self._batches = 0  # that were delivered
 
     def live(self) -> RankReport:
         self._enter("context")
@@ -138,10 +140,17 @@ class _Life:
         self._enter("compile")
         self._runtime.compile()
         self._enter("predict")
-        batches = self._predict_all()
+        metrics = self._predict_all()
         self._enter("done")
-        memory = peak_memory_bytes()
-        return RankReport(self._seconds, bytes_read, bytes_held, memory, batches, initial)
+        return RankReport(
+            phase_seconds=self._seconds,
+            bytes_read=bytes_read,
+            bytes_held=bytes_held,
+            peak_memory_bytes=peak_memory_bytes(),
+            batches=self._batches,
+            initial=initial,
+            metrics=metrics,
+        )
 
     def _load(self, wanted: Mapping[str, WantedParameter]) -> tuple[int, int, tuple[str, ...]]:
         """Hand over the slices.
@@ -157,14 +166,29 @@ class _Life:
         self._runtime.load(slices)
         return bytes_read, bytes_held, initial
 
-    def _predict_all(self) -> int:
-        number = -1
-        for number, batch in enumerate(self._runtime.batches()):
-            outputs = self._runtime.predict(batch)
-            self._link.predictions(number, outputs, checksum(*map(array_of, batch)))
-        if number < 0:
-            raise InputError(f"{self._spec.predict_data} gave no batch to predict")
-        return number + 1
+    def _predict_all(self) -> Mapping[str, Any] | None:
+        """Deliver every batch; return the metrics where one rank has seen all that they need."""
+        spec, runtime, metrics = self._spec, self._runtime, None
+        if spec.task == "eval" and spec.rank_size == 1 and isinstance(runtime, Evaluator):
+            metrics = runtime.evaluate(self._deliver)
+        else:
+            for batch in runtime.batches():
+                inputs, labels = split_labels(batch, spec.task)
+                outputs = runtime.predict(inputs)
+                if labels and len(outputs) != 1:
+                    raise InputError(
+                        f"{spec.network} returns {len(outputs)} outputs, where an evaluation on"
+                        " several ranks needs one; evaluate with --ranks 1"
+                    )
+                outputs += tuple(map(array_of, labels))
+                self._deliver(outputs, checksum(*map(array_of, batch)))
+        if not self._batches:
+            raise InputError(f"{spec.predict_data} gave no batch to predict")
+        return metrics
+
+    def _deliver(self, outputs: tuple[np.ndarray, ...], inputs: str = "") -> None:
+        self._link.predictions(self._batches, outputs, inputs)
+        self._batches += 1
 
     def _enter(self, phase: str) -> None:
         now_s = time.monotonic()

@@ -25,7 +25,10 @@ from workers.channel import Channel
 from workers.spec import WorkerSpec
 
 # What forked ranks have in common, by device; the fork server imports it once.
-PRELOAD: Mapping[str, tuple[str, ...]] = {"simulated": ("workers.runtimes.simulated",)}
+PRELOAD: Mapping[str, tuple[str, ...]] = {
+    "simulated": ("workers.runtimes.simulated",),
+    "cpu": ("workers.runtimes.single",),
+}
 END_S = 10.0  # for the fork server to kill the ranks; it needs milliseconds
 
 

@@ -252,3 +252,19 @@ def test_one_pattern_needs_no_list_and_a_key_is_a_file(job_file: Path) -> None:
     job = load_job(job_file, {})
     assert job.allow_missing == ("head.*",)
     assert job.key_file == job_file.parent / "secret.key"
+
+
+def test_an_evaluation_needs_a_dataset_and_no_predict_data(job_file: Path) -> None:
+    job_file.write_text("task: eval\nnetwork: net.py:make\ndataset: data.py:create\n")
+    job = load_job(job_file, {})
+    assert (job.data, job.metrics) == (f"{job_file.parent}/data.py:create", ("accuracy",))
+    assert refuse(job_file, task="predict").endswith("predict_data: missing; add it")
+    job_file.write_text(GOOD)
+    assert refuse(job_file, task="eval").endswith("dataset: missing; add it")
+
+
+def test_metrics_are_names_and_callables(job_file: Path) -> None:
+    job_file.write_text(GOOD + "metrics: [loss, metrics.py:make]\n")
+    assert load_job(job_file, {}).metrics == ("loss", f"{job_file.parent}/metrics.py:make")
+    assert load_job(job_file, {"metrics": "accuracy, loss"}).metrics == ("accuracy", "loss")
+    assert "write pkg.module:name" in refuse(job_file, metrics="net:")

@@ -42,8 +42,8 @@ def test_without_a_device_every_rank_is_simulated(make_job: MakeJob) -> None:
     ]
 
 
-def test_one_rank_without_a_device_is_simulated_too(make_job: MakeJob) -> None:
-    assert placed(make_job(ranks=1)).specs[0].device == "simulated"
+def test_one_rank_without_a_device_runs_the_whole_network(make_job: MakeJob) -> None:
+    assert placed(make_job(ranks=1)).specs[0].device == "cpu"
 
 
 def test_a_rank_is_told_the_whole_job(make_job: MakeJob) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from launcher import layout_command, layout_report, plan_command
-from launcher.errors import JobError, LayoutReportError
+from launcher.errors import JobError, ReportError
 from launcher.job import Job
 
 MakeJob = Callable[..., Job]
@@ -101,6 +101,8 @@ def test_the_child_is_asked_for_the_network_of_the_job(
     assert request == {
         "network": "net:make",
         "predict_data": "net:data",
+        "task": "predict",
+        "batch_size": None,
         "ranks": 8,
         "search_path": [str(tmp_path)],
         "launcher": os.getpid(),
@@ -113,7 +115,7 @@ def test_what_the_child_refuses_is_said_in_its_own_words(
     job: Job, child: Callable[[str], None]
 ) -> None:
     child("sys.exit(print('net:make: no such name', file=sys.stderr) or 2)")
-    with pytest.raises(LayoutReportError, match="^net:make: no such name$") as caught:
+    with pytest.raises(ReportError, match="^net:make: no such name$") as caught:
         layout_command.execute(job, as_json=False)
     assert caught.value.exit_code == 2
 
@@ -122,7 +124,7 @@ def test_a_child_that_dies_without_a_word_is_an_error(
     job: Job, child: Callable[[str], None]
 ) -> None:
     child("os.kill(os.getpid(), 9)")
-    with pytest.raises(LayoutReportError, match="exit code 137"):
+    with pytest.raises(ReportError, match="exit code 137"):
         layout_report.ask(job, 8, {}, threads=1)
 
 

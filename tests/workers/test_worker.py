@@ -261,3 +261,23 @@ def test_the_device_may_name_the_class_of_a_runtime(tmp_path: Path) -> None:
     )
     runtime: Any = make_runtime(replace(SPEC, rank=1, device=f"{tmp_path}/own_runtime.py:Own"))
     assert runtime.rank == 1
+
+
+def test_labels_follow_the_output_that_they_belong_to(live: Live) -> None:
+    runtime = Multiplier()
+    labels = np.array([0, 1])
+    runtime.batches = lambda: iter([(runtime.inputs[0], labels)])  # type: ignore[method-assign]
+    exit_code, messages = live(runtime, task="eval")
+    (prediction,) = (m for m in messages if isinstance(m, Prediction))
+    np.testing.assert_array_equal(prediction.outputs[0], runtime.inputs[0] * 10)
+    np.testing.assert_array_equal(prediction.outputs[1], labels)
+    assert exit_code == 0
+
+
+def test_several_ranks_evaluate_networks_of_one_output_only(live: Live) -> None:
+    runtime = Multiplier()
+    runtime.batches = lambda: iter([(np.ones(2), np.ones(2))])  # type: ignore[method-assign]
+    runtime.predict = lambda batch: (batch[0], batch[0])  # type: ignore[method-assign]
+    exit_code, messages = live(runtime, task="eval")
+    assert (exit_code, failure(messages).kind) == (2, "InputError")
+    assert "returns 2 outputs" in failure(messages).message

@@ -8,9 +8,9 @@ import mindspore.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -55,3 +55,11 @@ class Runtime(Protocol):
 
     def close(self) -> None:
         """Let go of devices, peers and memory; allowed at any time, and twice."""
+
+
+@runtime_checkable
+class Evaluator(Runtime, Protocol):
+    """A ``Runtime`` that can do the whole of task "eval" by itself."""
+
+    def evaluate(self, deliver: Callable[[tuple[np.ndarray, ...]], None]) -> Mapping[str, Any]:
+        """Return the metrics, as numbers and lists of them; ``deliver`` outputs with labels."""

@@ -9,26 +9,34 @@ import mindspore
 import numpy as np
 
 from workers.resharding.layout import Layout
+from workers.runtimes.evaluation import Deliver, Evaluation
 from workers.runtimes.runtime import WantedParameter
-from workers.runtimes.user_code import make_batches, make_network
+from workers.runtimes.user_code import make_batches, make_data, make_network
 from workers.spec import WorkerSpec
 from workers.tensors import to_arrays, to_tensor
 
 
 class SingleRuntime:
-    """The ``Runtime`` of one device, which MindSpore chooses: an accelerator, or else the CPU."""
+    """The ``Runtime`` of a network that nobody divides; it can evaluate by itself."""
 
     def __init__(self, spec: WorkerSpec) -> None:
         self._spec = spec
         self._network: Any = None
+        self._model: Any = None
         self._first: tuple[Any, ...] = ()
         self._batches: Iterator[tuple[Any, ...]] = iter(())
+        self._evaluation: Evaluation | None = None
 
     def open(self) -> None:
-        """Build the network and its input."""
-        mindspore.set_context(mode=mindspore.GRAPH_MODE)
+        """Build the network and its input; the device is MindSpore's choice if not the CPU."""
+        target = {"device_target": "CPU"} if self._spec.device == "cpu" else {}
+        mindspore.set_context(mode=mindspore.GRAPH_MODE, **target)
         self._network = make_network(self._spec)
-        self._first, self._batches = make_batches(self._spec)
+        self._model = mindspore.Model(self._network)
+        if self._evaluates:
+            self._evaluation = Evaluation(self._spec)
+        else:
+            self._first, self._batches = make_batches(self._spec)
 
     def wanted_parameters(self) -> Mapping[str, WantedParameter]:
         """Return every parameter of the network, whole."""
@@ -49,7 +57,8 @@ class SingleRuntime:
 
     def compile(self) -> None:
         """Compile for the first batch; batches of its shape reuse that."""
-        self._network.compile(*self._first)
+        if self._evaluation is None:
+            self._network.compile(*self._first)
 
     def batches(self) -> Iterator[tuple[Any, ...]]:
         """Yield the inputs of each prediction, in the order of the user's data."""
@@ -57,7 +66,12 @@ class SingleRuntime:
 
     def predict(self, batch: tuple[Any, ...]) -> tuple[np.ndarray, ...]:
         """Return the outputs of the network."""
-        return to_arrays(self._network(*batch))
+        return to_arrays(self._model.predict(*batch))
+
+    def evaluate(self, deliver: Deliver) -> Mapping[str, Any]:
+        """Return what ``Model.eval`` does."""
+        assert self._evaluation is not None  # open() made it
+        return self._evaluation.run(self._network, make_data(self._spec), deliver)
 
     def waiting_for(self) -> tuple[int, str] | None:
         """Return None: there is no other rank."""
@@ -65,4 +79,9 @@ class SingleRuntime:
 
     def close(self) -> None:
         """Let go of the network and its data."""
-        self._network, self._first, self._batches = None, (), iter(())
+        self._network = self._model = self._evaluation = None
+        self._first, self._batches = (), iter(())
+
+    @property
+    def _evaluates(self) -> bool:
+        return self._spec.task == "eval" and self._spec.rank_size == 1

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Any
 
 from mindspore import nn
 
-from workers.data import batches_of
+from workers.data import batches_of, require_labelled, split_labels
 from workers.entry_point import load_entry_point
 from workers.errors import InputError
+from workers.runtimes.evaluation import Evaluation
 from workers.spec import WorkerSpec
 from workers.tensors import to_tensor
 
@@ -38,15 +40,37 @@ def make_network(spec: WorkerSpec) -> nn.Cell:
     return network
 
 
-def make_batches(spec: WorkerSpec) -> tuple[tuple[Any, ...], Iterator[tuple[Any, ...]]]:
-    """Return the first batch, to compile with, and an iterator over all of them, it included.
+def make_data(spec: WorkerSpec) -> Any:
+    """Return what the user's data callable returns.
 
-    The user's data is iterated once, and one batch is read ahead: it may be a generator.
+    It is given ``batch_size`` if it takes that and the job has one.
     """
-    data = load_entry_point(spec.predict_data, spec.search_path)()
-    batches = map(_tensors, batches_of(data, spec.predict_data))
+    function = load_entry_point(spec.predict_data, spec.search_path)
+    offered = {"batch_size": spec.batch_size} if spec.batch_size is not None else {}
+    return function(**{name: value for name, value in offered.items() if takes(function, name)})
+
+
+def takes(function: Callable[..., Any], name: str) -> bool:
+    """Say whether a function has a parameter of this name."""
+    try:
+        return name in inspect.signature(function).parameters
+    except ValueError:  # some built-in functions do not tell
+        return False
+
+
+def make_batches(spec: WorkerSpec) -> tuple[tuple[Any, ...], Iterator[tuple[Any, ...]]]:
+    """Return the inputs of the first batch, to compile with, and all batches, the first included.
+
+    The user's data is iterated once, and one batch is read ahead: it may be a generator. In
+    task "eval" the batches end in their labels, which are no input of the network.
+    """
+    if spec.task == "eval":
+        Evaluation(spec)  # to refuse now what would be refused when all is predicted
+    batches = map(_tensors, batches_of(make_data(spec), spec.predict_data))
     first = next(batches)
-    return first, chain((first,), batches)
+    if spec.task == "eval":
+        require_labelled(first, spec.predict_data, "batch 0")
+    return split_labels(first, spec.task)[0], chain((first,), batches)
 
 
 def _tensors(batch: tuple[Any, ...]) -> tuple[Any, ...]:

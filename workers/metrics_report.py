@@ -1,0 +1,69 @@
+"""Evaluate outputs that several ranks have delivered, in one process and in the order of the input.
+
+A child of its own, since the launcher never imports mindspore. Reads a request on standard
+input, writes the metrics on standard output; what the user's code prints goes to standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from workers.errors import WorkerError
+from workers.lifeline import die_with
+from workers.spec import WorkerSpec
+
+
+def batches(
+    outputs: str, labels: str, batch_ends: Sequence[int]
+) -> Iterator[tuple[np.ndarray, ...]]:
+    """Yield the outputs and labels of each batch, as the ranks delivered them."""
+    files = [np.load(path, mmap_mode="r") for path in (outputs, labels)]
+    for start, end in pairwise((0, *batch_ends)):
+        yield tuple(np.array(file[start:end]) for file in files)
+
+
+def main() -> int:
+    """Read one request, write one report."""
+    request = json.load(sys.stdin)
+    die_with(request["launcher"])
+    answer = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # the user's prints must not mix with the report
+    try:
+        values = _evaluate(request)
+    except WorkerError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    with answer:
+        json.dump(values, answer)
+    return 0
+
+
+def _evaluate(request: dict[str, Any]) -> dict[str, Any]:
+    from workers.runtimes.evaluation import Evaluation, Passed
+
+    spec = WorkerSpec(
+        rank=0,
+        rank_size=1,
+        device_id=0,
+        server_id="localhost",
+        device="cpu",
+        network="",
+        predict_data=request["outputs"],
+        task="eval",
+        loss=request["loss"],
+        metrics=tuple(request["metrics"]),
+        search_path=tuple(request["search_path"]),
+    )
+    data = batches(request["outputs"], request["labels"], request["batch_ends"])
+    return Evaluation(spec).run(Passed(), data, lambda outputs: None)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
