@@ -21,7 +21,7 @@ DEV := $(VENV)/.installed-dev
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup run test check bench format digits-checkpoint clean
+.PHONY: help setup run test check bench bench-reshard format digits-checkpoint clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,10 @@ check: $(DEV) ## Check style, types and the direction of imports
 bench: $(RUN) ## Measure side by side with other tools (see benchmarks/)
 	$(if $(wildcard benchmarks/*.py),,@echo 'benchmarks/ is empty')
 	@for bench in $(wildcard benchmarks/*.py); do $(BIN)/python "$$bench" || exit 1; done
+
+bench-reshard: $(RUN) ## Measure the re-sharding core: limit, MindSpore, safetensors (ARGS=--help)
+	@$(BIN)/python benchmarks/resharding.py $(ARGS)
+	@$(BIN)/python benchmarks/resharding_plan.py
 
 format: $(DEV) ## Sort the imports
 	$(BIN)/python -m isort $(wildcard $(CODE))

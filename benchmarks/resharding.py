@@ -2,8 +2,9 @@
 """One rank of 8 loads its row slices from 8 column slices: this core beside others, and the limit.
 
 1 GiB of float32 weights over device matrix [2, 4]. Every way runs in processes of its own, in
-turn; what is imported and what the page cache learns the first time is not counted. The limit is
-np.copyto of the same bytes with the same strides from warm memory into memory as fresh.
+turn, and is compared with the limit of its own round: other processes disturb both alike. What is
+imported and what the page cache learns the first time is not counted. The limit is np.copyto of
+the same bytes with the same strides from warm memory into new memory, as np.empty gives it.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ sys.path.insert(0, str(ROOT))
 
 from workers.resharding.checkpoint import open_checkpoint  # noqa: E402
 from workers.resharding.checkpoint_file import write_checkpoint  # noqa: E402
-from workers.resharding.execute import empty, execute  # noqa: E402
+from workers.resharding.execute import execute  # noqa: E402
 from workers.resharding.layout import Layout  # noqa: E402
 from workers.resharding.plan import plan_rank  # noqa: E402
 from workers.resharding.strategy_file import write_strategy_file  # noqa: E402
@@ -38,7 +39,7 @@ TENSORS, ROWS, COLUMNS, RANKS = 8, 4096, 8192, 8
 SOURCE, TARGET = Layout((2, 4), ((), (1,))), Layout((RANKS,), ((0,), ()))
 NAMES = [f"w{number}" for number in range(TENSORS)]
 SLICE_NBYTES = TENSORS * ROWS * COLUMNS * 4 // RANKS
-ROUNDS = 5
+ROUNDS = 7  # of all ranks at once
 
 
 @dataclass(frozen=True)
@@ -63,38 +64,46 @@ def make_files(folder: Path) -> None:
     write_strategy_file(folder / "target.ckpt", {name: TARGET for name in NAMES})
 
 
-def this_core(folder: Path, rank: int = 0) -> int:
-    """Open, plan and copy; return the bytes of files that were copied."""
+def this_core(folder: Path) -> int:
+    """Count from opening the files to the last byte."""
+    CLOCK.start()
+    nbytes, arrays = load(folder, 0)
+    CLOCK.stop()
+    check(arrays, 0)
+    return nbytes
+
+
+def load(folder: Path, rank: int) -> tuple[int, Mapping[str, Any]]:
+    """Open, plan and copy; return the bytes of files that were copied, and the slices."""
     checkpoint = open_checkpoint(str(folder), folder / "source.ckpt")
     plan = plan_rank(checkpoint, {name: Weight() for name in NAMES}, rank)
-    arrays = execute(plan)
-    check(arrays, rank)
-    return plan.bytes_to_read
+    return plan.bytes_to_read, execute(plan)
 
 
-def limit(_: Path, ranks: int = 1, threads: int = 1) -> int:
+def limit(_: Path) -> int:
     """Copy what one rank needs, from memory."""
-    rows = ROWS // RANKS
-    sources = [np.ones((rows, COLUMNS // 4), np.float32) for _ in range(4 * TENSORS)]
-
-    def copy(share: int) -> None:
-        for _ in range(share):
-            for tensor in range(TENSORS):
-                target = empty((rows, COLUMNS), np.dtype(np.float32))
-                for part in range(4):
-                    columns = slice(part * COLUMNS // 4, (part + 1) * COLUMNS // 4)
-                    np.copyto(target[:, columns], sources[4 * tensor + part])
-                kept.append(target)
-
-    kept: list[Any] = []
-    workers = [threading.Thread(target=copy, args=(ranks // threads,)) for _ in range(threads)]
+    sources = make_sources()
     CLOCK.start()
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
+    kept = copy(sources)
     CLOCK.stop()
-    return ranks * SLICE_NBYTES
+    return sum(target.nbytes for target in kept)
+
+
+def make_sources() -> list[Any]:
+    """Return what one rank reads, in memory that is warm."""
+    return [np.ones((ROWS // RANKS, COLUMNS // 4), np.float32) for _ in range(4 * TENSORS)]
+
+
+def copy(sources: list[Any]) -> list[Any]:
+    """Copy columns side by side into new arrays."""
+    kept = []
+    for tensor in range(TENSORS):
+        target = np.empty((ROWS // RANKS, COLUMNS), np.float32)
+        for part in range(4):
+            columns = slice(part * COLUMNS // 4, (part + 1) * COLUMNS // 4)
+            np.copyto(target[:, columns], sources[4 * tensor + part])
+        kept.append(target)
+    return kept
 
 
 def safetensors_get_slice(folder: Path) -> int:
@@ -185,45 +194,77 @@ def status(key: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
 
 
-def timed_core(folder: Path) -> int:
-    """Load with this core, and count from opening the files to the last byte."""
-    CLOCK.start()
-    nbytes = this_core(folder)
-    CLOCK.stop()
-    return nbytes
-
-
 WAYS: dict[str, Callable[[Path], int]] = {
     "limit": limit,
-    "this core": timed_core,
+    "this core": this_core,
     "safetensors get_slice": safetensors_get_slice,
     "MindSpore transform_checkpoint_by_rank": transform_checkpoint_by_rank,
     "MindSpore load_distributed_checkpoint": load_distributed_checkpoint,
 }
-ROUNDS_OF = {"limit": 9, "this core": 9}
+ROUNDS_OF = {"limit": 15, "this core": 15, "safetensors get_slice": 5}
 
 
-def all_at_once(folder: Path) -> dict[str, float]:
-    """Return what eight ranks take at once, and what two threads take to copy the same."""
+def eight_ranks(folder: Path) -> dict[str, float]:
+    """Return what eight processes take that each load the slices of one rank."""
+    return at_once(RANKS, lambda rank: lambda: check(load(folder, rank)[1], rank))
+
+
+def two_threads(_: Path) -> dict[str, float]:
+    """Return what two threads take to copy as many bytes, from memory."""
+
+    def prepare(_: int) -> Callable[[], None]:
+        sources = [make_sources() for _ in range(RANKS)]
+        halves = sources[: RANKS // 2], sources[RANKS // 2 :]
+        kept: list[Any] = []
+
+        def run() -> None:
+            def work(half: list[Any]) -> None:
+                kept.extend([copy(each) for each in half])
+
+            threads = [threading.Thread(target=work, args=(half,)) for half in halves]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+
+        return run
+
+    return at_once(1, prepare)
+
+
+def at_once(count: int, prepare: Callable[[int], Callable[[], None]]) -> dict[str, float]:
+    """Fork processes, and count from when all are prepared until all have done their work.
+
+    Their memory is still there then: its end is not counted.
+    """
     context = multiprocessing.get_context("fork")
-    gate = context.Barrier(RANKS + 1)
+    ready, done = context.Barrier(count + 1), context.Barrier(count + 1)
+    cpu_seconds = context.Array("d", count)
 
-    def rank_main(rank: int) -> None:
-        gate.wait()
-        this_core(folder, rank)
+    def main(number: int) -> None:
+        work = prepare(number)
+        ready.wait()
+        started_s = time.process_time()
+        work()
+        cpu_seconds[number] = time.process_time() - started_s
+        done.wait()
 
-    ranks = [context.Process(target=rank_main, args=(rank,)) for rank in range(RANKS)]
-    for rank in ranks:
-        rank.start()
-    gate.wait()
+    processes = [context.Process(target=main, args=(number,)) for number in range(count)]
+    for process in processes:
+        process.start()
+    ready.wait()
     started_s = time.perf_counter()
-    for rank in ranks:
-        rank.join()
+    done.wait(timeout=60)
     seconds = time.perf_counter() - started_s
-    if any(rank.exitcode for rank in ranks):
-        sys.exit("a rank failed")
-    limit(folder, ranks=RANKS, threads=2)
-    return {"seconds": seconds, "limit_seconds": CLOCK.seconds}
+    for process in processes:
+        process.join()
+    return {"seconds": seconds, "cpu_seconds": sum(cpu_seconds)}
+
+
+AT_ONCE: dict[str, Callable[[Path], dict[str, float]]] = {
+    "eight ranks": eight_ranks,
+    "two threads": two_threads,
+}
 
 
 def run_way(name: str, folder: Path) -> dict[str, Any]:
@@ -243,40 +284,41 @@ def measure(folder: Path) -> dict[str, Any]:
         for name in WAYS:
             if number < ROUNDS_OF.get(name, 2):
                 runs[name].append(run_way(name, folder))
-    at_once = [run_way("all at once", folder) for _ in range(ROUNDS)]
+    for _ in range(ROUNDS):
+        for name in AT_ONCE:
+            runs.setdefault(name, []).append(run_way(name, folder))
     report: dict[str, Any] = {}
     for name, results in runs.items():
+        bounds = runs["two threads" if name in AT_ONCE else "limit"]
         report[name] = {
             key: statistics.median(result[key] for result in results) for key in results[0]
         }
-        for key in ("seconds", "cpu_seconds"):  # the best is least disturbed by other processes
+        for key in ("seconds", "cpu_seconds"):
+            ratios = (bound[key] / result[key] for bound, result in zip(bounds, results))
+            report[name][f"limit_by_{key}"] = statistics.median(ratios)
             report[name][f"best_{key}"] = min(result[key] for result in results)
-    report["eight ranks at once"] = {
-        "seconds": statistics.median(run["seconds"] for run in at_once),
-        "limit_seconds": statistics.median(run["limit_seconds"] for run in at_once),
-    }
     return report
 
 
 def show(report: Mapping[str, Any]) -> None:
     """Print a line for each way."""
-    bound = report["limit"]["best_seconds"]
-    titles = f"{'median':>9}{'best':>9}{'CPU':>9}{'GB/s':>7}{'limit':>7}{'read':>8}{'extra':>8}"
-    print(f"{'':40}{titles}")
+    titles = "median", "best", "CPU", "GB/s", "of limit", "by CPU", "read", "extra"
+    print(f"{'':40}" + "".join(f"{title:>10}" for title in titles))
     for name in WAYS:
         way = report[name]
         print(
-            f"{name:40}{way['seconds']:7.3f} s{way['best_seconds']:7.3f} s"
-            f"{way['best_cpu_seconds']:7.3f} s"
-            f"{SLICE_NBYTES / way['best_seconds'] / 1e9:7.2f}{bound / way['best_seconds']:7.0%}"
-            f"{way['bytes_read'] / SLICE_NBYTES:7.2f}x{way['extra_nbytes'] / 1e6:5.0f} MB"
+            f"{name:40}{way['seconds']:8.3f} s{way['best_seconds']:8.3f} s"
+            f"{way['cpu_seconds']:8.3f} s{SLICE_NBYTES / way['seconds'] / 1e9:10.2f}"
+            f"{way['limit_by_seconds']:10.0%}{way['limit_by_cpu_seconds']:10.0%}"
+            f"{way['bytes_read'] / SLICE_NBYTES:9.2f}x{way['extra_nbytes'] / 1e6:7.0f} MB"
         )
-    eight = report["eight ranks at once"]
-    ratio = eight["seconds"] / eight["limit_seconds"]
-    print(
-        f"eight ranks at once {eight['seconds']:.3f} s, two threads {eight['limit_seconds']:.3f} s:"
-        f" {ratio:.2f} times"
-    )
+    for name in AT_ONCE:
+        way = report[name]
+        print(
+            f"{name + ', all 8 slices':40}{way['seconds']:8.3f} s{way['best_seconds']:8.3f} s"
+            f"{way['cpu_seconds']:8.3f} s{RANKS * SLICE_NBYTES / way['seconds'] / 1e9:10.2f}"
+            f"{1 / way['limit_by_seconds']:9.2f}x{1 / way['limit_by_cpu_seconds']:9.2f}x"
+        )
 
 
 def main() -> None:
@@ -286,8 +328,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="keep the files here")
     parser.add_argument("--output", type=Path, default=ROOT / "runs" / "bench-resharding.json")
     flags = parser.parse_args()
-    if flags.way == "all at once":
-        print(json.dumps(all_at_once(flags.folder)))
+    if flags.way in AT_ONCE:
+        print(json.dumps(AT_ONCE[flags.way](flags.folder)))
         return
     if flags.way:
         nbytes = WAYS[flags.way](flags.folder)

@@ -13,9 +13,9 @@ from workers.resharding.assemble import assemble
 from workers.resharding.checkpoint import open_checkpoint
 from workers.resharding.checkpoint_file import write_checkpoint
 from workers.resharding.errors import FileChangedError
-from workers.resharding.execute import execute
+from workers.resharding.execute import allocate, execute
 from workers.resharding.layout import Layout
-from workers.resharding.plan import plan_rank
+from workers.resharding.plan import SlicePlan, plan_rank
 
 Want = Callable[..., Any]
 
@@ -144,6 +144,16 @@ def test_arrays_are_aligned_own_their_memory_and_can_be_written(tmp_path: Path, 
         assert array.ctypes.data % 64 == 0
         array += 1
     assert execute(plan)["a3"].tolist() == [0, 1, 2]  # the file is as it was
+
+
+def test_slices_lie_side_by_side_from_the_start_of_a_huge_page() -> None:
+    large = SlicePlan("large", "Float32", (3, 1 << 18), ())  # 3 MiB
+    odd, empty = SlicePlan("odd", "Int8", (5,), ()), SlicePlan("empty", "Float32", (0, 4), ())
+    arrays = allocate([large, odd, empty])
+    assert [array.shape for array in arrays.values()] == [(3, 1 << 18), (5,), (0, 4)]
+    start = arrays["large"].ctypes.data
+    assert start % (2 << 20) == 0
+    assert arrays["odd"].ctypes.data == start + (3 << 20)
 
 
 def test_bfloat16_comes_as_its_bits(tmp_path: Path, want: Want) -> None:
