@@ -1,15 +1,21 @@
-"""Move and combine arrays between the ranks of a group. Every rank of the group must call."""
+"""Move and combine arrays between the ranks of a group. Every rank of the group must call.
+
+What is large goes in pieces, so that it passes through caches and takes little extra memory.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
+from workers.resharding.region import Region, row_blocks
 from workers.spmd.redistribution import Transfer
-from workers.spmd.transport import Transport
+from workers.spmd.transport import Parts, Transport
 
-_SPLIT_BYTES = 64 * 1024  # from here on every rank reduces a part, and the parts are gathered
+_SPLIT_BYTES = 32 * 1024  # from here on every rank reduces a part, and the parts are gathered
+_ALL = (slice(None),)
 
 _COMBINE: dict[str, Callable[..., np.ndarray]] = {
     "sum": np.add,
@@ -19,23 +25,60 @@ _COMBINE: dict[str, Callable[..., np.ndarray]] = {
 }
 
 
-def exchange(
-    transport: Transport, transfer: Transfer, array: np.ndarray, out: np.ndarray, call: str
-) -> None:
-    """Fill ``out``, this rank's part in the new layout, from what the ranks held in the old one."""
-    takes = {copy.source_rank: copy.source.as_slices() for copy in transfer.copies}
-    gives = {rank: box.as_slices() for rank, box in transfer.gives}
-    parts = transport.swap(call, array, gives, takes)
-    for copy, part in zip(transfer.copies, parts, strict=True):
-        np.copyto(out[copy.target.as_slices()], part)
+@dataclass(frozen=True)
+class _Piece:
+    """What one swap of an exchange does."""
+
+    source: tuple[slice, ...]  # the part of this rank's array that is swapped
+    gives: Parts  # within that part
+    takes: Parts
+    targets: tuple[tuple[slice, ...], ...]  # where what is taken goes
+
+
+class Exchange:
+    """Bring a tensor from one layout into another: prepared once, called for every batch."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        transfer: Transfer,
+        shape: tuple[int, ...],
+        itemsize: int,
+        call: str,
+    ) -> None:
+        """Prepare this rank's part; ``shape`` is that of its slice in the old layout."""
+        self._transport, self._group, self._call = transport, transfer.group, call
+        blocks = row_blocks(shape, transport.piece_bytes // itemsize)
+        self._pieces = [_piece(transfer, block) for block in blocks]
+
+    def __call__(self, array: np.ndarray, out: np.ndarray) -> None:
+        """Fill ``out``, the slice in the new layout, from what the ranks hold in the old one."""
+        swap = self._transport.swap
+        for piece in self._pieces:
+            held = array[piece.source]
+            parts = swap(self._call, self._group, held, piece.gives, piece.takes)
+            for target, part in zip(piece.targets, parts, strict=True):
+                out[target] = part
+
+
+def _piece(transfer: Transfer, block: Region) -> _Piece:
+    gives, takes, targets = {}, {}, []
+    for rank, box in transfer.gives:
+        if (common := box.intersect(block)) is not None:
+            gives[rank] = common.relative_to(block).as_slices()
+    for copy in transfer.copies:
+        if (common := copy.source.intersect(block)) is not None:
+            takes[copy.source_rank] = common.relative_to(block).as_slices()
+            targets.append(common.relative_to(copy.source).placed_in(copy.target).as_slices())
+    return _Piece(block.as_slices(), gives, takes, tuple(targets))
 
 
 def all_gather(
-    transport: Transport, group: Sequence[int], array: np.ndarray, call: str
+    transport: Transport, group: tuple[int, ...], array: np.ndarray, call: str
 ) -> list[np.ndarray]:
-    """Return what each rank of the group has, in its order."""
-    whole = {member: (slice(None),) * array.ndim for member in group}
-    return [part.copy() for part in transport.swap(call, array, whole, whole)]
+    """Return what each rank of the group has, in its order; no more than fits into one piece."""
+    whole = dict.fromkeys(group, (slice(None),) * array.ndim)
+    return [part.copy() for part in transport.swap(call, group, array, whole, whole)]
 
 
 def all_reduce(
@@ -46,35 +89,52 @@ def all_reduce(
     Each element is combined by one rank alone, or by all of them in the same order, the order
     of the group. Sums of 16-bit floats are made in float32.
     """
-    flat = np.ascontiguousarray(array).reshape(-1)
-    if array.nbytes < _SPLIT_BYTES:
-        whole = dict.fromkeys(group, (slice(None),))
-        result = _combined(transport.swap(call, flat, whole, whole), len(group), how)
-        return result.reshape(array.shape)
-    bounds = [flat.size * i // len(group) for i in range(len(group) + 1)]
-    parts = {
-        member: (slice(*pair),)
-        for member, pair in zip(group, zip(bounds, bounds[1:], strict=False), strict=True)
-    }
+    flat = array.reshape(-1)
+    if flat.nbytes < _SPLIT_BYTES:
+        whole = dict.fromkeys(group, _ALL)
+        total = _combined(transport.swap(call, group, flat, whole, whole), how)
+        return total.reshape(array.shape)
+    out = np.empty_like(flat)
+    step = transport.piece_bytes // flat.itemsize
+    for begin in range(0, flat.size, step):
+        _reduce_piece(transport, group, flat[begin : begin + step], out[begin:], how, call)
+    return out.reshape(array.shape)
+
+
+def _reduce_piece(
+    transport: Transport,
+    group: tuple[int, ...],
+    piece: np.ndarray,
+    out: np.ndarray,
+    how: str,
+    call: str,
+) -> None:
+    """Reduce one part of a piece, and gather the parts that the others reduce."""
+    bounds = [piece.size * i // len(group) for i in range(len(group) + 1)]
+    slices = [(slice(*pair),) for pair in zip(bounds, bounds[1:], strict=False)]
+    parts = dict(zip(group, slices, strict=True))
     own = parts[transport.rank]
-    mine = transport.swap(call, flat, parts, dict.fromkeys(group, own))
-    result = np.empty_like(flat)
-    result[own] = _combined(mine, len(group), how)
-    gathering = transport.swap(call + ", gathering", result, dict.fromkeys(group, own), parts)
-    for part, received in zip(parts.values(), gathering, strict=True):
-        result[part] = received
-    return result.reshape(array.shape)
+    mine = transport.swap(call, group, piece, parts, dict.fromkeys(group, own))
+    longest = max(end - begin for begin, end in zip(bounds, bounds[1:], strict=False))
+    reduced = np.empty(longest, piece.dtype)
+    length = own[0].stop - own[0].start
+    reduced[:length] = _combined(mine, how)
+    gives = dict.fromkeys(group, (slice(length),))
+    takes = {member: (slice(part.stop - part.start),) for member, (part,) in parts.items()}
+    gathered = transport.swap(call, group, reduced, gives, takes)
+    for (part,), received in zip(slices, gathered, strict=True):
+        out[part] = received
 
 
-def _combined(arrays: Iterator[np.ndarray], count: int, how: str) -> np.ndarray:
+def _combined(arrays: list[np.ndarray], how: str) -> np.ndarray:
     """Combine arrays in their order."""
     combine = _COMBINE[how]
-    first = next(arrays)
+    first, *others = arrays
     narrow = first.dtype
     wide = np.float32 if narrow.itemsize == 2 and narrow.kind not in "iu" else narrow
     total = first.astype(wide)
-    for array in arrays:
+    for array in others:
         combine(total, array.astype(wide, copy=False), out=total)
     if how == "mean":
-        total = total / count
-    return np.asarray(total, dtype=narrow)
+        total = total / len(arrays)
+    return total.astype(narrow, copy=False)

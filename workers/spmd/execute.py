@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from workers.resharding.dtypes import STORAGE
 from workers.spmd import collectives
 from workers.spmd.graph import Constant, Operand
 from workers.spmd.operators import kernel, look_up
 from workers.spmd.partition import values_of
 from workers.spmd.program import Compute, Program, Redistribute, Reduce, Step
-from workers.spmd.redistribution import Transfer, plan_redistribution, reduction_groups
+from workers.spmd.redistribution import plan_redistribution, reduction_groups
 from workers.spmd.transport import Transport
 from workers.tensors import to_arrays, to_tensor
 
@@ -78,13 +79,16 @@ class RankProgram:
         source, target, shape = step.source, step.target, step.source.value.shape
         transfer = plan_redistribution(source.layout, target.layout, shape)[self._rank]
         local_shape = target.local.shape
+        move: Callable[[np.ndarray, np.ndarray], None]
         if len(transfer.group) == 1:
             move = partial(_copy_own, transfer.copies)
         else:
             assert self._transport is not None  # more than one rank has a transport
             origin = step.after or source.value.name
             call = f"{transfer.kind} after {origin} of {source.value.dtype}{list(shape)}"
-            move = partial(_exchange, self._transport, transfer, call)
+            itemsize = STORAGE[source.value.dtype].itemsize
+            held = source.local.shape
+            move = collectives.Exchange(self._transport, transfer, held, itemsize, call)
 
         def redistribute(values: Values) -> None:
             array = values[source.value.name].asnumpy()
@@ -112,12 +116,6 @@ class RankProgram:
 def _copy_own(copies: Any, array: np.ndarray, out: np.ndarray) -> None:
     for copy in copies:
         np.copyto(out[copy.target.as_slices()], array[copy.source.as_slices()])
-
-
-def _exchange(
-    transport: Transport, transfer: Transfer, call: str, array: np.ndarray, out: np.ndarray
-) -> None:
-    collectives.exchange(transport, transfer, array, out, call)
 
 
 def _step_reads(step: Step) -> list[str]:

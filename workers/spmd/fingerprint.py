@@ -70,7 +70,7 @@ def require_same(transport: Transport, graph_fingerprint: np.ndarray) -> None:
     Raises:
         DifferentNetworksError: another rank has another fingerprint.
     """
-    everybody = range(transport.rank_size)
+    everybody = tuple(range(transport.rank_size))
     for rank, other in enumerate(
         all_gather(transport, everybody, graph_fingerprint, "comparing networks")
     ):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 from mpi4py import MPI
@@ -17,7 +17,7 @@ from mpi4py import MPI
 from workers.spmd.errors import MeetingError, MismatchError
 
 _CALL_BYTES = 1000  # of a call's name that are compared
-_PIECE_BYTES = 1 << 30  # of a message: MPI counts in 32 bits
+_PIECE_BYTES = 1 << 22
 _HASTE = 200  # polls before the first sleep
 _LONGEST_SLEEP_S = 0.001
 
@@ -26,6 +26,8 @@ _Parts = Mapping[int, tuple[slice, ...]]
 
 class MpiTransport:
     """One rank's lines to all ranks of its MPI job."""
+
+    piece_bytes = _PIECE_BYTES
 
     def __init__(self, rank: int, rank_size: int) -> None:
         if MPI.COMM_WORLD.size != rank_size:
@@ -38,27 +40,28 @@ class MpiTransport:
         self._comm = MPI.COMM_WORLD.Split(0, rank)  # numbered as the job numbers its ranks
 
     def swap(
-        self, call: str, array: np.ndarray, gives: _Parts, takes: _Parts
-    ) -> Iterator[np.ndarray]:
+        self, call: str, group: tuple[int, ...], array: np.ndarray, gives: _Parts, takes: _Parts
+    ) -> list[np.ndarray]:
         """See ``Transport.swap``."""
-        self._compare(call, array.nbytes, sorted((gives.keys() | takes.keys()) - {self.rank}))
-        received = {
-            member: np.empty(array[part].shape, array.dtype)
+        self._compare(call, array.nbytes, [member for member in group if member != self.rank])
+        parts = {
+            member: array[part] if member == self.rank else np.empty_like(array[part], order="C")
             for member, part in takes.items()
+        }
+        receiving = {
+            member: self._comm.Irecv([_bytes(part), MPI.BYTE], member)
+            for member, part in parts.items()
             if member != self.rank
         }
-        requests = {m: self._receive(m, memory) for m, memory in received.items()}
         sending = [
-            request
+            self._comm.Isend([_bytes(np.ascontiguousarray(array[part])), MPI.BYTE], member)
             for member, part in gives.items()
             if member != self.rank
-            for request in self._send(member, np.ascontiguousarray(array[part]))
         ]
-        for member, pieces in requests.items():
-            self._wait(pieces, member, call)
-        for member, part in takes.items():
-            yield array[part] if member == self.rank else received[member]
+        for member, request in receiving.items():
+            self._wait([request], member, call)
         self._wait(sending, min(gives, default=self.rank), call)
+        return list(parts.values())
 
     def close(self) -> None:
         """Blocks until all ranks are here: only then may one of them leave an MPI job."""
@@ -80,12 +83,6 @@ class MpiTransport:
                 raise MismatchError(self.rank, ours.decode(errors="replace"), peer, found)
         self._wait(telling, self.rank, call)
 
-    def _send(self, peer: int, memory: np.ndarray) -> list[MPI.Request]:
-        return [self._comm.Isend([piece, MPI.BYTE], peer) for piece in _pieces(memory)]
-
-    def _receive(self, peer: int, memory: np.ndarray) -> list[MPI.Request]:
-        return [self._comm.Irecv([piece, MPI.BYTE], peer) for piece in _pieces(memory)]
-
     def _wait(self, requests: list[MPI.Request], peer: int, call: str) -> None:
         """Return when all is done; ``peer`` is whom that depends on."""
         self.waiting_for = peer, call
@@ -100,7 +97,5 @@ class MpiTransport:
         self.waiting_for = None
 
 
-def _pieces(memory: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield a contiguous array's bytes, in pieces that MPI can count; of no bytes, none."""
-    flat = memory.reshape(-1).view(np.uint8)
-    return (flat[i : i + _PIECE_BYTES] for i in range(0, flat.size, _PIECE_BYTES))
+def _bytes(memory: np.ndarray) -> np.ndarray:
+    return memory.reshape(-1).view(np.uint8)

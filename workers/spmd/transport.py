@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
@@ -18,15 +18,19 @@ class Transport(Protocol):
 
     rank: int
     rank_size: int
-    waiting_for: tuple[int, str] | None  # rank and call, while this rank is blocked
+    piece_bytes: int  # what a rank can give in one call
+
+    @property
+    def waiting_for(self) -> tuple[int, str] | None:
+        """A rank that this one waits for at this moment, and in which call."""
 
     def swap(
-        self, call: str, array: np.ndarray, gives: Parts, takes: Parts
-    ) -> Iterator[np.ndarray]:
-        """Yield the parts that this rank takes, in the order of ``takes``; exhaust it.
+        self, call: str, group: tuple[int, ...], array: np.ndarray, gives: Parts, takes: Parts
+    ) -> list[np.ndarray]:
+        """Return the parts that this rank takes, in the order of ``takes``.
 
-        Blocks until those it takes from make the same call. What it yields may be the memory of
-        another rank: copy it before going on.
+        Blocks until all ranks of the group make the same call. The parts may be memory of other
+        ranks: they are valid until the next call, and not to be written to.
 
         Args:
             call: names the collective; ranks that meet must be in the same one.
@@ -35,7 +39,7 @@ class Transport(Protocol):
             takes: which part of whose array this rank needs, its own perhaps among them.
 
         Raises:
-            MismatchError: another rank is in another call.
+            MismatchError: another rank is in another call, or has made its last one.
             PeerLostError: another rank is gone.
         """
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from workers.errors import WorkerError
 from workers.resharding.layout import Layout
-from workers.spmd.collectives import all_reduce, exchange
+from workers.spmd.collectives import Exchange, all_reduce
 from workers.spmd.redistribution import plan_redistribution
 
 
@@ -32,7 +32,7 @@ def digest(transport):
     out = np.empty(target.slice_shape((8, 12)))
     transfer = plan_redistribution(source, target, (8, 12))[transport.rank]
     held = np.arange(96.0).reshape(8, 12)[source.region(transport.rank, (8, 12)).as_slices()]
-    exchange(transport, transfer, held, out, "AllToAll")
+    Exchange(transport, transfer, held.shape, 8, "AllToAll")(held, out)
     results.append(out)
     return hashlib.sha256(b"".join(array.tobytes() for array in results)).hexdigest()
 
