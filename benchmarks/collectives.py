@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import statistics
 import subprocess
 import sys
@@ -23,7 +22,7 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 RANKS, ROUNDS = 8, 3
 SIZES = (1 << 10, 1 << 13, 1 << 16, 1 << 20, 1 << 23, 1 << 26)  # bytes
-SECONDS = 0.3  # about what a size takes; at least MOST_CAREFUL calls
+SECONDS = 0.3  # about what a size takes; at least FEWEST calls
 FEWEST = 4
 
 Call = Callable[[], object]
@@ -102,7 +101,8 @@ def mccl() -> None:
 
     ms.set_context(mode=ms.PYNATIVE_MODE, device_target="CPU")
     ms.communication.init()
-    rank, results, reduce, gather = ms.communication.get_rank(), [], ops.AllReduce(), ops.AllGather()
+    rank, reduce, gather = ms.communication.get_rank(), ops.AllReduce(), ops.AllGather()
+    results: list[dict[str, object]] = []
 
     def agree(count: int) -> int:
         mine = np.array([count if rank == 0 else 0], np.float32)
@@ -157,9 +157,10 @@ def start_ours() -> None:
 
 def main() -> None:
     """Print medians and ratios."""
-    tools = [tool for tool in sys.argv[1:] or ["ours", "mpi4py", "mccl"]]
-    if missing := [t for t in ("mpirun", "msrun") if not shutil.which(t, path=Path(sys.executable).parent)]:
-        sys.exit(f"{missing} not beside this Python; pip install -e .[dev]")
+    tools = sys.argv[1:] or ["ours", "mpi4py", "mccl"]
+    for name in ("mpirun", "msrun"):
+        if not Path(sys.executable).with_name(name).exists():
+            sys.exit(f"{name} is not beside this Python; run `make bench`")
     rounds: dict[str, list[dict[tuple[str, int], float]]] = {tool: [] for tool in tools}
     for _ in range(ROUNDS):
         for tool in tools:
