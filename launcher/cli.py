@@ -195,7 +195,7 @@ def _add_eval_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_weight_flags(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("weights and labels")
+    group = parser.add_argument_group("weights and checks")
     group.add_argument(
         "--checkpoint", metavar="PATTERN", help="slices: a pattern with {rank}, or their folder"
     )
@@ -216,6 +216,18 @@ def _add_weight_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--key-file", metavar="FILE", help="key of an encrypted checkpoint")
     group.add_argument(
         "--labels", metavar="FILE", help="true classes, file.npy or file.npz:key: print accuracy"
+    )
+    group.add_argument(
+        "--check-single",
+        action="store_true",
+        help="predict the same in one process afterwards, and print the largest difference",
+    )
+    group.add_argument(
+        "--tolerance",
+        type=float,
+        metavar="X",
+        help="the difference that --check-single accepts, relative to the largest value"
+        " (default: 0.01)",
     )
 
 

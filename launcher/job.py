@@ -155,6 +155,10 @@ class Job(BaseModel):
     """Seconds that a rank may spend in one phase."""
     labels: FileWithKey | None = None
     """True classes of the samples, file.npy or file.npz:key; prints the accuracy."""
+    check_single: bool = False
+    """Predict the same in one process afterwards, and print the largest difference."""
+    tolerance: Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)] = 0.01
+    """Largest difference, relative to an output's largest value, that check_single accepts."""
     threads: Count | None = None
     """CPU threads of each rank; by default the cores of this host, shared out."""
     search_path: SearchPath = ()
@@ -167,6 +171,13 @@ class Job(BaseModel):
         if name is None and info.data.get("task") == task:
             raise ValueError("missing", "add it")
         return name
+
+    @field_validator("check_single")
+    @classmethod
+    def _predictions_only(cls, asked: bool, info: ValidationInfo) -> bool:
+        if asked and info.data.get("task") == "eval":
+            raise ValueError("it compares predictions", "leave it out of an evaluation")
+        return asked
 
     @property
     def data(self) -> str:

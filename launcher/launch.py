@@ -22,6 +22,7 @@ from launcher.rank_table import RankTable, load_rank_table
 from launcher.run_folder import RunFolder
 from launcher.run_result import RankResult, Result
 from launcher.runner import run_ranks
+from launcher.single_check import SingleCheckError, compare_with_single
 from workers.protocol import Message
 from workers.resharding.atomic import atomic_file
 from workers.resharding.checkpoint import SlicedCheckpoint
@@ -92,7 +93,9 @@ def _run(prepared: Prepared, watch: Callable[[Message], None]) -> Result:
         return result
     if job.task == "eval":
         return _evaluated(result, prepared, outcome)
-    return _compared(result, job.labels) if job.labels is not None else result
+    if job.labels is not None:
+        result = _compared(result, job.labels)
+    return _checked(result, prepared, limits) if job.check_single else result
 
 
 def _evaluated(result: Result, prepared: Prepared, outcome: Outcome) -> Result:
@@ -100,18 +103,7 @@ def _evaluated(result: Result, prepared: Prepared, outcome: Outcome) -> Result:
     try:
         return replace(result, metrics=_metrics(prepared, outcome))
     except ReportError as error:
-        cause = RootCause(
-            rank=None,
-            server_id=None,
-            device_id=None,
-            phase=None,
-            kind="MetricsError",
-            message=str(error),
-            traceback="",
-            log=result.folder,
-            exit_code=error.exit_code,
-        )
-        return replace(result, exit_code=error.exit_code, cause=cause)
+        return _failed(result, error, error.exit_code, result.folder)
 
 
 def _metrics(prepared: Prepared, outcome: Outcome) -> Mapping[str, Any]:
@@ -134,6 +126,37 @@ def _compared(result: Result, labels: str) -> Result:
     except (JobError, OSError) as error:
         return replace(result, warnings=(*result.warnings, f"no accuracy: {error}"))
     return replace(result, accuracy=share)
+
+
+def _checked(result: Result, prepared: Prepared, limits: Limits) -> Result:
+    """Return the result with its difference from that of one process, or as a failed one."""
+    job, folder, spec = prepared.job, prepared.folder, prepared.placement.specs[0]
+    _tell("the same in one process, to compare")
+    try:
+        found = compare_with_single(
+            spec, look_around().cores, result.predictions, folder.single, limits, job.tolerance
+        )
+        return replace(result, single=found)
+    except SingleCheckError as error:
+        failed = _failed(result, error, error.exit_code, error.log)
+        partial = folder.withdraw_results(len(result.predictions))
+        return replace(failed, predictions=(), partial=partial)
+
+
+def _failed(result: Result, error: Exception, exit_code: int, log: Path) -> Result:
+    """Return the result of ranks that did what they could, as a failed one."""
+    cause = RootCause(
+        rank=None,
+        server_id=None,
+        device_id=None,
+        phase=None,
+        kind=type(error).__name__,
+        message=str(error),
+        traceback="",
+        log=log,
+        exit_code=exit_code,
+    )
+    return replace(result, exit_code=exit_code, cause=cause)
 
 
 def _summarised(result: Result) -> Result:

@@ -45,6 +45,11 @@ class RunFolder:
         """What the process that starts the ranks of this host had to say."""
         return self.logs / "engine.log"
 
+    @property
+    def single(self) -> RunFolder:
+        """What one process predicted, to compare with."""
+        return RunFolder(self.root / "single")
+
     def log(self, rank: int) -> Path:
         """Standard output and error of a rank."""
         return self.logs / f"rank_{rank}.log"
@@ -119,6 +124,14 @@ class RunFolder:
             for stem in ("predictions*", "labels")
             for path in self.root.glob(f"{stem}{suffix}")
         ]
+
+    def withdraw_results(self, count: int) -> tuple[Path, ...]:
+        """Take their name from results that turned out wrong; they stay as partial ones."""
+        withdrawn = []
+        for index in range(count):
+            path = self.predictions(index, count)
+            withdrawn.append(path.replace(partial_of(path)))
+        return tuple(withdrawn)
 
 
 def partial_of(path: Path) -> Path:

@@ -11,6 +11,7 @@ import numpy as np
 
 from launcher.job import Job
 from launcher.outcome import RootCause
+from launcher.single_check import Difference
 from workers.protocol import RankReport
 
 
@@ -57,6 +58,7 @@ class Result:
     checked: Mapping[str, int] = field(default_factory=dict)  # see Prepared.checked
     accuracy: float | None = None  # share of predictions that hit their label, if there are labels
     metrics: Mapping[str, Any] | None = None  # of an evaluation: what Model.eval returns
+    single: Difference | None = None  # from what one process predicts, if that was asked for
     warnings: tuple[str, ...] = ()  # what could not be done with a result that is right
 
     @property
@@ -81,6 +83,7 @@ class Result:
             "seconds": round(self.seconds, 3),
             "accuracy": self.accuracy,
             "metrics": self.metrics,
+            "single": asdict(self.single) if self.single else None,
             "warnings": list(self.warnings),
             "checked": dict(self.checked),
             "initial_parameters": list(self.initial),

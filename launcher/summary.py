@@ -29,6 +29,8 @@ def success(result: Result) -> list[str]:
     if result.accuracy is not None:
         count = int(np.prod(result.arrays()[0].shape[:-1]))
         lines.append(f"accuracy     {result.accuracy:.2%} of {plural(count, 'prediction')}")
+    if result.single is not None:
+        lines.append(f"difference   {result.single}")
     for path, array in zip(result.predictions, result.arrays(), strict=True):
         lines.append(f"predictions  {short(path)} ({shape(array.shape)}, {array.dtype.name})")
     lines.append(f"summary      {short(result.summary)}")

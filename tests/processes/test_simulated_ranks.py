@@ -316,3 +316,60 @@ def test_parameters_that_no_file_has_keep_one_initial_value_on_all_ranks(tmp_pat
 
     wanted = initializer("normal", (4, 8), mindspore.float32).init_data().asnumpy()
     np.testing.assert_array_equal(found, wanted)
+
+
+NETWORKS = '''
+import mindspore as ms
+import numpy as np
+from mindspore import nn, ops
+from mindspore.communication import get_group_size
+
+class Doubling(nn.Cell):
+    """Adds itself to itself, in this many parts."""
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+        self.mul = ops.Mul().shard(((2, 1), ()))
+    def construct(self, x):
+        return self.mul(x, self.factor)
+
+class Ascend(Doubling):
+    """Uses an operator that only Ascend has a kernel for."""
+    def construct(self, x):
+        return ops.swiglu(self.mul(x, self.factor))
+
+def right(): return Doubling(2.0)
+def wrong(): return Doubling(float(ms.get_auto_parallel_context("device_num")))
+def ascend(): return Ascend(2.0)
+def data(): return ms.Tensor(np.arange(8, dtype=np.float32).reshape(4, 2))
+'''
+
+
+@pytest.mark.parametrize(
+    "network, against",
+    [("right", "one MindSpore process"), ("ascend", "one simulated rank")],
+)
+def test_the_answer_of_one_process_is_compared_when_asked(network, against, tmp_path):
+    (tmp_path / "net.py").write_text(NETWORKS)
+    done = launch(
+        *("--ranks", 2, "--device", "cpu", "--output", tmp_path / "out", "--check-single"),
+        *("--network", f"{tmp_path}/net.py:{network}"),
+        *("--predict-data", f"{tmp_path}/net.py:data"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"output 0 at [0, 0], beside {against}" in done.stdout
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["single"]["absolute"] == 0
+
+
+def test_ranks_that_agree_on_another_answer_than_one_process_fail_the_run(tmp_path):
+    (tmp_path / "net.py").write_text(NETWORKS)
+    done = launch(
+        *("--ranks", 2, "--device", "cpu", "--output", tmp_path / "out", "--check-single"),
+        *("--network", f"{tmp_path}/net.py:wrong", "--predict-data", f"{tmp_path}/net.py:data"),
+    )
+    assert done.returncode == 3, done.stderr
+    difference = "the ranks' result differs by 7 (1 of the largest value), output 0 at [3, 1]"
+    assert difference in done.stderr
+    assert not (tmp_path / "out" / "predictions.npy").exists()
+    assert (tmp_path / "out" / "predictions.partial.npy").exists()

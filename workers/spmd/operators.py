@@ -12,10 +12,11 @@ from mindspore.ops import Primitive
 from workers.errors import InputError
 from workers.spmd.compositions import composition_of
 from workers.spmd.graph import Constant, Node, Operand, Value
+from workers.spmd.simplify import STRATEGIES
 from workers.spmd.views import view
 from workers.tensors import to_tensor
 
-_PLANNING = {"in_strategy", "out_strategy", "in_layout", "out_layout", "alias_name"}
+_PLANNING = STRATEGIES | {"alias_name"}
 _HALVES = {"Float16", "BFloat16"}
 
 Kernel = Callable[..., tuple[Any, ...]]  # tensors of the node's values -> its outputs

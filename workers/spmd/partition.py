@@ -16,7 +16,7 @@ from workers.spmd.program import Compute, Operator, Placed, Program, Redistribut
 from workers.spmd.reshape import through_reshape
 from workers.spmd.rules import rule_of
 from workers.spmd.signature import Dims, Signature, laid_flat
-from workers.spmd.simplify import simplify
+from workers.spmd.simplify import simplify, undivided
 from workers.spmd.strategy import divide
 
 
@@ -51,7 +51,7 @@ class _Partition:
     """Walks the operators in order; ``placed`` knows where each value is, step by step."""
 
     def __init__(self, graph: Graph, devices: int, at_rest: Mapping[str, Layout]) -> None:
-        self.graph, self.devices = simplify(graph), devices
+        self.graph, self.devices = simplify(graph if devices > 1 else undivided(graph)), devices
         self.steps: list[Step] = []
         self.operators: list[Operator] = []
         self.placed: dict[str, Placed] = {}  # values that some step has made, or the inputs

@@ -12,6 +12,8 @@ from dataclasses import replace
 from workers.spmd.errors import CaptureError
 from workers.spmd.graph import Graph, Node, Operand, Value, flatten, shape_of
 
+STRATEGIES = frozenset({"in_strategy", "out_strategy", "in_layout", "out_layout"})
+
 # Operators that write into the parameter that is their first operand.
 _WRITERS = re.compile(
     r"Assign|Inplace|Scatter(Nd)?(Update|Add|Sub|Mul|Div|Max|Min)$|ReshapeAndCache|.*KVCache"
@@ -47,6 +49,16 @@ def simplify(graph: Graph) -> Graph:
         nodes.append(node)
     outputs = _resolved(graph.outputs, same_as)
     return replace(graph, nodes=_used(nodes, outputs), outputs=outputs)
+
+
+def undivided(graph: Graph) -> Graph:
+    """Return the graph of a single device, where strategies mean nothing."""
+
+    def plain(node: Node) -> Node:
+        kept = {k: v for k, v in node.attributes.items() if k not in STRATEGIES}
+        return replace(node, attributes=kept)
+
+    return replace(graph, nodes=tuple(map(plain, graph.nodes)))
 
 
 def _refuse_writes(node: Node, graph: Graph) -> None:
