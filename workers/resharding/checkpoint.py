@@ -5,11 +5,11 @@ Reads the headers of the files, and of tensors a few bytes at most.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from workers.resharding.checkpoint_file import read_index
+from workers.resharding.checkpoint_file import read_indices
 from workers.resharding.counters import check_counters
 from workers.resharding.errors import (
     IncompleteFileError,
@@ -20,7 +20,10 @@ from workers.resharding.errors import (
 )
 from workers.resharding.index import CheckpointIndex
 from workers.resharding.layout import Layout
+from workers.resharding.listing import Listing, listing_of
 from workers.resharding.rank_files import find_rank_files, holds_ranks, whole_files
+from workers.resharding.remote.address import shown
+from workers.resharding.remote.cache import Cache
 from workers.resharding.saved import SavedParameter, SlicedCheckpoint
 from workers.resharding.steps import newest_common
 from workers.resharding.strategy_file import read_strategy_file
@@ -30,27 +33,31 @@ __all__ = ["SavedParameter", "SlicedCheckpoint", "open_checkpoint"]
 
 
 def open_checkpoint(
-    pattern: str, strategy: str | Path | None = None, key: bytes | None = None
+    pattern: str,
+    strategy: str | Path | None = None,
+    key: bytes | None = None,
+    cache: Cache | None = None,
 ) -> SlicedCheckpoint:
     """Return what a set of checkpoint files holds, checked as a whole.
 
     Args:
-        pattern: where the file of each rank lies: see ``find_rank_files``. Without a strategy,
-            files that hold whole tensors: one, or a folder with several that share the
-            parameters, or one of each rank that all hold the same.
+        pattern: where the file of each rank lies: see ``find_rank_files``; a path or a URL.
+            Without a strategy, files that hold whole tensors: one, or a folder with several that
+            share the parameters, or one of each rank that all hold the same.
         strategy: the strategy file, or folder of them, that was saved with the slices.
         key: opens encrypted files.
+        cache: where parts of remote files are kept; in the home folder if not given.
 
     Raises:
         ReshardError: files or ranks are missing, torn, or contradict the strategy or each other.
     """
+    listing = listing_of(pattern, cache)
     if strategy is None:
-        return _open_whole(pattern, key)
-    layouts = read_strategy_file(strategy)
+        return _open_whole(pattern, key, listing)
+    layouts = read_strategy_file(strategy, cache)
     rank_count = 1 + max(layout.ranks[-1] for layout in layouts.values())
-    paths = find_rank_files(pattern, rank_count)
-    files = {rank: read_index(path, key) for rank, path in paths.items()}
-    return combine(files, layouts)
+    paths = find_rank_files(pattern, rank_count, listing)
+    return combine(read_indices(paths, key), layouts)
 
 
 def combine(
@@ -69,20 +76,19 @@ def combine(
     return SlicedCheckpoint(files, parameters)
 
 
-def _open_whole(pattern: str, key: bytes | None) -> SlicedCheckpoint:
+def _open_whole(pattern: str, key: bytes | None, listing: Listing) -> SlicedCheckpoint:
     """Open files that hold whole tensors, such as integrated_save=True writes."""
-    if holds_ranks(pattern):
-        paths: Sequence[Path] = list(find_rank_files(pattern, None).values())
-        files = {rank: read_index(path, key) for rank, path in enumerate(paths)}
-        require_whole(pattern, files)
+    if holds_ranks(pattern, listing):
+        files = read_indices(find_rank_files(pattern, None, listing), key)
+        require_whole(shown(pattern), files)
         return combine(files, {"": Layout((len(files),), ())})
-    paths = whole_files(pattern) or [Path(pattern)]
-    files = {number: read_index(path, key) for number, path in enumerate(paths)}
+    paths = whole_files(pattern, listing) or [listing.location(pattern)]
+    files = read_indices(dict(enumerate(paths)), key)
     holders: dict[str, int] = {}
     for number, index in files.items():
         if any(name in holders for name in index.tensors):  # not parts: one file for each step
-            path = newest_common(pattern, {0: list(map(str, paths))})[0]
-            files, holders = {0: read_index(path, key)}, {}
+            path = newest_common(shown(pattern), {0: list(map(str, paths))})[0]
+            files, holders = {0: files[list(map(str, paths)).index(path)]}, {}
             holders.update(dict.fromkeys(files[0].tensors, 0))
             break
         holders.update(dict.fromkeys(index.tensors, number))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -28,14 +29,30 @@ from workers.resharding.index import (
     NewFile,
     SavedTensor,
 )
+from workers.resharding.remote.address import Location, RemoteFile
+from workers.resharding.remote.mirror import open_mirror
 from workers.resharding.wire import Source, WireError
 
 __all__ = ["CheckpointIndex", "Chunk", "FileIdentity", "SavedTensor"]
 
 SAFETENSORS = ".safetensors"
+_AHEAD_NBYTES = 1 << 10  # covers the header of a tensor, and many small tensors
+_REMOTE_AHEAD_NBYTES = 32 << 10  # what comes along costs less than another request
+_REMOTE_AT_ONCE = 16
 
 
-def read_index(path: str | Path, key: bytes | None = None) -> CheckpointIndex:
+def read_indices(
+    paths: Mapping[int, Location], key: bytes | None = None
+) -> dict[int, CheckpointIndex]:
+    """Return the index of the file of each rank; of remote files, several are read at a time."""
+    if not any(isinstance(path, RemoteFile) for path in paths.values()):
+        return {rank: read_index(path, key) for rank, path in paths.items()}
+    with ThreadPoolExecutor(_REMOTE_AT_ONCE) as pool:
+        indices = pool.map(lambda path: read_index(path, key), paths.values())
+        return dict(zip(paths, indices))
+
+
+def read_index(path: str | Location, key: bytes | None = None) -> CheckpointIndex:
     """Return the index of a checkpoint file.
 
     Args:
@@ -45,6 +62,8 @@ def read_index(path: str | Path, key: bytes | None = None) -> CheckpointIndex:
         CheckpointFormatError: the file cannot be opened, is no checkpoint, or is torn.
         EncryptedCheckpointError, DecryptionError: the key is missing, or another one.
     """
+    if isinstance(path, RemoteFile):
+        return _read_remote_index(path, key)
     path = Path(path)
     try:
         descriptor = os.open(path, os.O_RDONLY)
@@ -52,7 +71,8 @@ def read_index(path: str | Path, key: bytes | None = None) -> CheckpointIndex:
         raise CheckpointFormatError(str(path), 0, f"cannot be opened: {error.strerror}") from error
     try:
         identity = FileIdentity.of(descriptor)
-        return _read_index(path, identity, _FileWindow(descriptor), key)
+        window = _Window(lambda nbytes, start: os.pread(descriptor, nbytes, start), _AHEAD_NBYTES)
+        return _read_index(path, identity, window, key)
     except WireError as error:
         raise CheckpointFormatError(str(path), error.offset, error.reason) from error
     except OSError as error:
@@ -61,8 +81,20 @@ def read_index(path: str | Path, key: bytes | None = None) -> CheckpointIndex:
         os.close(descriptor)
 
 
+def _read_remote_index(file: RemoteFile, key: bytes | None) -> CheckpointIndex:
+    with open_mirror(file) as mirror:
+        first = min(_REMOTE_AHEAD_NBYTES, mirror.size)
+        last = max(mirror.size - _AHEAD_NBYTES, 0)
+        mirror.ensure([(0, first), (last, mirror.size)])
+        try:
+            window = _Window(mirror.read, _REMOTE_AHEAD_NBYTES)
+            return _read_index(mirror.file, mirror.identity, window, key)
+        except WireError as error:
+            raise CheckpointFormatError(str(file), error.offset, error.reason) from error
+
+
 def _read_index(
-    path: Path, identity: FileIdentity, file: Source, key: bytes | None
+    path: Location, identity: FileIdentity, file: Source, key: bytes | None
 ) -> CheckpointIndex:
     source, size = file, identity.size
     if size == 0:
@@ -85,7 +117,7 @@ def _read_index(
     return CheckpointIndex(path, identity, tensors, crc32, "ckpt", cipher, cipher and key)
 
 
-def _cipher(path: Path, source: Source, size: int, key: bytes | None) -> Cipher | None:
+def _cipher(path: Location, source: Source, size: int, key: bytes | None) -> Cipher | None:
     mode = cipher_mode(source, size)
     if mode is None:
         return None
@@ -94,20 +126,19 @@ def _cipher(path: Path, source: Source, size: int, key: bytes | None) -> Cipher 
     return read_cipher(source, size, mode, str(path), key)
 
 
-class _FileWindow:
+class _Window:
     """The bytes of a file, read where they are asked for and a little beyond."""
 
-    _AHEAD = 1024  # covers the header of a tensor, and many small tensors
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
+    def __init__(self, read: Callable[[int, int], bytes], ahead: int) -> None:
+        """Take what reads ``nbytes`` from ``start`` on, and how many it should be at least."""
+        self._read, self._ahead = read, ahead
         self._start, self._bytes = 0, b""
 
     def __getitem__(self, bounds: slice) -> bytes:
         start, stop = bounds.start, bounds.stop
         if start < self._start or stop > self._start + len(self._bytes):
             self._start = start
-            self._bytes = os.pread(self._descriptor, max(stop - start, self._AHEAD), start)
+            self._bytes = self._read(max(stop - start, self._ahead), start)
         return self._bytes[start - self._start : stop - self._start]
 
 

@@ -13,6 +13,7 @@ from workers.resharding.dtypes import STORAGE
 from workers.resharding.file_bytes import FileBytes, OpenFiles
 from workers.resharding.plan import FileRead, LoadPlan, SlicePlan
 from workers.resharding.region import Region
+from workers.resharding.remote.planned import fetched
 from workers.resharding.strided import box_of_block, pieces
 
 _MOST_OPEN = 256  # files; a process may often open 1024
@@ -32,10 +33,11 @@ def execute(plan: LoadPlan) -> dict[str, NDArray[Any]]:
     ]
     most_open = _MOST_OPEN
     if any(index.cipher for index in plan.files.values()):
-        copies.sort(key=lambda copy: copy[0][:2])  # file by file: each block is decrypted once
+        # File by file, so that each block is decrypted once.
+        copies.sort(key=lambda copy: (str(copy[0].path), copy[0].offset))
         most_open = 1
     # Otherwise slice by slice: a slice that is made of several files stays in the caches.
-    with OpenFiles(plan.files, most_open) as files:
+    with fetched(plan) as mirrors, OpenFiles(plan.files, most_open, mirrors) as files:
         for read, target in copies:
             _copy_box(files[read.path], target, read)
     return arrays

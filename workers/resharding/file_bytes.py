@@ -5,8 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from pathlib import Path
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from typing import Protocol
 
 import numpy as np
@@ -15,6 +14,8 @@ from workers.resharding.encryption import DecryptedSource
 from workers.resharding.errors import FileChangedError
 from workers.resharding.index import CheckpointIndex, FileIdentity
 from workers.resharding.local_files import is_local
+from workers.resharding.remote.address import Location, RemoteFile
+from workers.resharding.remote.mirror import Mirror, open_mirror
 from workers.resharding.torn_mapping import guarded
 
 _READ_NBYTES = 8 << 20  # of one read; large enough for any disk
@@ -71,17 +72,25 @@ class FileBytes(Protocol):
 
 
 @contextmanager
-def open_bytes(index: CheckpointIndex, workspace: Workspace | None = None) -> Iterator[FileBytes]:
+def open_bytes(
+    index: CheckpointIndex, workspace: Workspace | None = None, fetched: Mirror | None = None
+) -> Iterator[FileBytes]:
     """Open a file that must be as it was when its index was read, and stay so until the end.
 
     Args:
         workspace: what it shares with other open files; a new one if not given.
+        fetched: of a remote file, where all that will be viewed is already. Otherwise each view
+            is fetched when it is taken.
 
     Raises:
         FileChangedError: it is not the same file, was written to, or became shorter.
     """
     path = str(index.path)
     workspace = workspace or Workspace()
+    if isinstance(index.path, RemoteFile):
+        with _open_remote(index, index.path, workspace, fetched) as remote:
+            yield remote
+        return
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except OSError as error:
@@ -101,6 +110,21 @@ def open_bytes(index: CheckpointIndex, workspace: Workspace | None = None) -> It
             raise FileChangedError(path)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def _open_remote(
+    index: CheckpointIndex, file: RemoteFile, workspace: Workspace, fetched: Mirror | None
+) -> Iterator[FileBytes]:
+    with open_mirror(file) if fetched is None else nullcontext(fetched) as mirror:
+        if index.cipher is not None and index.key is not None:
+            yield _DecryptedBytes(DecryptedSource(mirror, index.cipher, str(file), index.key))
+        elif is_local(mirror.path):
+            with _map(mirror.descriptor, mirror.size, str(file), workspace) as mapped:
+                yield mapped if fetched else _FetchedBytes(mapped, mirror)
+        else:
+            read = _ReadBytes(mirror.descriptor, str(file), workspace)
+            yield read if fetched else _FetchedBytes(read, mirror)
 
 
 @contextmanager
@@ -153,6 +177,18 @@ class _ReadBytes:
         return bytes(self.view(bounds.start, bounds.stop))
 
 
+class _FetchedBytes:
+    """The bytes of a remote file, fetched when they are looked at."""
+
+    def __init__(self, here: FileBytes, mirror: Mirror) -> None:
+        self.most_nbytes, self.dense_nbytes = here.most_nbytes, here.dense_nbytes
+        self._here, self._mirror = here, mirror
+
+    def view(self, start: int, stop: int, dense: bool = True) -> memoryview:
+        self._mirror.ensure([(start, stop)])
+        return self._here.view(start, stop, dense)
+
+
 class _DecryptedBytes:
     most_nbytes = _READ_NBYTES
     dense_nbytes = _DENSE_NBYTES
@@ -167,17 +203,29 @@ class _DecryptedBytes:
 class OpenFiles(AbstractContextManager["OpenFiles"]):
     """Files that are opened when they are asked for, and stay open as long as there is room."""
 
-    def __init__(self, indices: Mapping[Path, CheckpointIndex], most: int) -> None:
-        self._indices, self._most = indices, most
-        self._workspace = Workspace()
-        self._open: dict[Path, tuple[FileBytes, ExitStack]] = {}  # the first was opened first
+    def __init__(
+        self,
+        indices: Mapping[Location, CheckpointIndex],
+        most: int,
+        fetched: Mapping[Location, Mirror],
+    ) -> None:
+        """Take the indices of the files.
 
-    def __getitem__(self, path: Path) -> FileBytes:
+        Args:
+            fetched: of remote files, where all that will be viewed is already.
+        """
+        self._indices, self._most, self._fetched = indices, most, fetched
+        self._workspace = Workspace()
+        self._open: dict[Location, tuple[FileBytes, ExitStack]] = {}  # the first was opened first
+
+    def __getitem__(self, path: Location) -> FileBytes:
         if path not in self._open:
             if len(self._open) >= self._most:
                 self._open.pop(next(iter(self._open)))[1].close()
             stack = ExitStack()
-            file = stack.enter_context(open_bytes(self._indices[path], self._workspace))
+            file = stack.enter_context(
+                open_bytes(self._indices[path], self._workspace, self._fetched.get(path))
+            )
             self._open[path] = file, stack
         return self._open[path][0]
 

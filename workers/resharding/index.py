@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import NamedTuple
+
+from workers.resharding.remote.address import Location
 
 OPAQUE = "MapTensor"  # the type of entries that are no tensor
 
@@ -57,7 +58,7 @@ class Cipher(NamedTuple):
 class CheckpointIndex:
     """Where each tensor of a file lies."""
 
-    path: Path
+    path: Location
     identity: FileIdentity
     tensors: Mapping[str, SavedTensor]  # in the order of the file
     crc32: int | None = None  # that the file carries, if it does

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from workers.resharding.dtypes import STORAGE
@@ -23,6 +22,7 @@ from workers.resharding.errors import (
 from workers.resharding.index import CheckpointIndex, SavedTensor
 from workers.resharding.layout import Layout
 from workers.resharding.region import Region, first_overlap, flat_boxes
+from workers.resharding.remote.address import Location
 from workers.resharding.saved import SavedParameter, SlicedCheckpoint
 
 
@@ -87,7 +87,7 @@ def plan_parameter(
 class FileRead(NamedTuple):
     """A box of one file that goes into a box of the wanted slice."""
 
-    path: Path
+    path: Location
     offset: int  # in bytes, of the block
     shape: tuple[int, ...]  # of the block: a run of the file, holding a tensor or a part of it
     source: Region  # in the coordinates of the block
@@ -114,12 +114,12 @@ class LoadPlan:
 
     rank: int
     slices: tuple[SlicePlan, ...]
-    files: Mapping[Path, CheckpointIndex]  # of the files to read
+    files: Mapping[Location, CheckpointIndex]  # of the files to read
 
     @cached_property
-    def bytes_by_file(self) -> Mapping[Path, int]:
+    def bytes_by_file(self) -> Mapping[Location, int]:
         """The bytes to read from each file."""
-        count: Counter[Path] = Counter()
+        count: Counter[Location] = Counter()
         for part in self.slices:
             for read in part.reads:
                 count[read.path] += read.source.num_elements * part.itemsize

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from workers.resharding.errors import MissingRankError, RankCountError, RankOrderError
+from workers.resharding.listing import LOCAL, Listing
+from workers.resharding.remote.address import Location, shown
 from workers.resharding.steps import newest_common
 
 PLACE = "{rank}"
@@ -24,7 +26,9 @@ def escape(path: str) -> str:
     return glob.escape(path).replace(PLACE, "[{]" + PLACE[1:])
 
 
-def find_rank_files(pattern: str, rank_count: int | None) -> dict[int, Path]:
+def find_rank_files(
+    pattern: str, rank_count: int | None, listing: Listing = LOCAL
+) -> dict[int, Location]:
     """Return the one file of each of the ranks 0 .. rank_count - 1.
 
     Args:
@@ -32,6 +36,7 @@ def find_rank_files(pattern: str, rank_count: int | None) -> dict[int, Path]:
             that holds ``rank_0``, ``rank_1``, ... Of several steps, the newest is taken that
             every rank has.
         rank_count: None for as many as there are.
+        listing: tells which files there are.
 
     Raises:
         MissingRankError: ranks have no file.
@@ -40,71 +45,70 @@ def find_rank_files(pattern: str, rank_count: int | None) -> dict[int, Path]:
         RankOrderError: a file has the number of another rank in its name.
         StepMismatchError: there is no step that every rank has.
     """
-    patterns = _patterns(pattern)
-    shown = patterns[0]
+    patterns = _patterns(pattern, listing)
+    told = shown(patterns[0])
     numbers = itertools.count() if rank_count is None else iter(range(rank_count))
     found: dict[int, list[str]] = {}
+    if rank_count is not None:
+        listing.expect(_of_rank(each, rank) for each in patterns for rank in range(rank_count))
     for rank in numbers:
-        found[rank] = [path for each in patterns for path in _matches(each, rank)]
+        found[rank] = [path for each in patterns for path in _matches(each, rank, listing)]
         if rank_count is None and not found[rank]:
             del found[rank]
             break
     missing = tuple(rank for rank, paths in found.items() if not paths) or (0,) * (not found)
     if missing:
-        raise MissingRankError(shown, missing, rank_count)
-    if PLACE not in shown and rank_count != 1:
-        raise MissingRankError(shown, tuple(range(1, rank_count or 2)), rank_count)
-    files = newest_common(shown, found)
+        raise MissingRankError(told, missing, rank_count)
+    if PLACE not in patterns[0] and rank_count != 1:
+        raise MissingRankError(told, tuple(range(1, rank_count or 2)), rank_count)
+    files = newest_common(told, found)
     for rank, path in files.items():
-        _check_name(_matching(patterns, rank, path), rank, path)
-    beyond = [p for each in patterns for p in _matches(each, len(found)) if PLACE in each]
+        matching = next(each for each in patterns if path in _matches(each, rank, listing))
+        _check_name(matching, rank, path)
+    beyond = [p for each in patterns for p in _matches(each, len(found), listing) if PLACE in each]
     if beyond:
-        raise RankCountError(beyond[0], len(found))
-    return {rank: Path(path) for rank, path in files.items()}
+        raise RankCountError(shown(beyond[0]), len(found))
+    return {rank: listing.location(path) for rank, path in files.items()}
 
 
-def whole_files(pattern: str) -> list[Path]:
+def whole_files(pattern: str, listing: Listing = LOCAL) -> list[Location]:
     """Return the files of whole tensors behind a path, glob or folder that names no ranks."""
-    if (folder := _folder(pattern)) is not None:
+    if (folder := _folder(pattern, listing)) is not None:
         root = escape(folder)
-        paths = [path for name in _NAMES for path in _glob(os.path.join(root, name))]
+        paths = [p for name in _NAMES for p in listing.matches(os.path.join(root, name))]
     else:
-        paths = _matches(pattern, 0)
-    return [Path(path) for path in paths]
+        paths = _matches(pattern, 0, listing)
+    return [listing.location(path) for path in paths]
 
 
-def holds_ranks(pattern: str) -> bool:
+def holds_ranks(pattern: str, listing: Listing = LOCAL) -> bool:
     """Return whether files of several ranks may lie behind a pattern."""
-    if _folder(pattern) is None:
+    if _folder(pattern, listing) is None:
         return PLACE in pattern
-    return any(_matches(each, 0) for each in _patterns(pattern))
+    return any(_matches(each, 0, listing) for each in _patterns(pattern, listing))
 
 
-def _patterns(pattern: str) -> Sequence[str]:
+def _patterns(pattern: str, listing: Listing) -> Sequence[str]:
     """Return the patterns of the one kind of folder that there is; others hold no file."""
-    if (named := _folder(pattern)) is None:
+    if (named := _folder(pattern, listing)) is None:
         return (pattern,)
     root = escape(named)
     kinds = [[os.path.join(root, folder, name) for name in _NAMES] for folder in _FOLDERS]
-    return next((kind for kind in kinds if any(_matches(each, 0) for each in kind)), kinds[0])
+    holding = (kind for kind in kinds if any(_matches(each, 0, listing) for each in kind))
+    return next(holding, kinds[0])
 
 
-def _folder(pattern: str) -> str | None:
+def _folder(pattern: str, listing: Listing) -> str | None:
     """Return the folder that a pattern names, as it is or escaped."""
-    return next(filter(os.path.isdir, (pattern, _ESCAPED.sub(r"\1", pattern))), None)
+    return next(filter(listing.is_folder, (pattern, _ESCAPED.sub(r"\1", pattern))), None)
 
 
-def _matches(pattern: str, rank: int) -> list[str]:
-    path = pattern.replace(PLACE, str(rank))
-    return [path] if os.path.exists(path) else _glob(path)
+def _of_rank(pattern: str, rank: int) -> str:
+    return pattern.replace(PLACE, str(rank))
 
 
-def _glob(path: str) -> list[str]:
-    return sorted(glob.glob(path, recursive=True))
-
-
-def _matching(patterns: Sequence[str], rank: int, path: str) -> str:
-    return next(each for each in patterns if path in _matches(each, rank))
+def _matches(pattern: str, rank: int, listing: Listing) -> list[str]:
+    return listing.matches(_of_rank(pattern, rank))
 
 
 def _check_name(pattern: str, rank: int, path: str) -> None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import glob
 import json
+import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,10 @@ from workers.resharding.atomic import atomic_file
 from workers.resharding.errors import StrategyFileError
 from workers.resharding.layout import Layout
 from workers.resharding.layout_document import is_layout_document, parse_layouts
+from workers.resharding.listing import listing_of
+from workers.resharding.remote.address import Location, RemoteFile, is_url, shown
+from workers.resharding.remote.cache import Cache
+from workers.resharding.remote.mirror import open_mirror
 from workers.resharding.strategy_document import parse_strategy, strategy_document
 from workers.resharding.wire import WireError
 
@@ -26,7 +31,7 @@ _PLACE = "{rank}"
 _MOST_NBYTES = 256 << 20  # of a file; a hundred bytes are enough for a parameter
 
 
-def read_strategy_file(path: str | Path) -> dict[str, Layout]:
+def read_strategy_file(path: str | Path, cache: Cache | None = None) -> dict[str, Layout]:
     """Return the layout of every parameter that a strategy file, or a folder of them, names.
 
     A parameter that several stages hold under different layouts gets that of the lowest stage:
@@ -35,15 +40,15 @@ def read_strategy_file(path: str | Path) -> dict[str, Layout]:
     Args:
         path: a file of one stage, a merged file, or a folder with a file for each stage or for
             each rank (the ranks of a stage all save the same), or a pattern with ``{rank}``.
-            Layouts in JSON as ``layout_document`` knows them are read, too.
+            Layouts in JSON as ``layout_document`` knows them are read, too. Or a URL of these.
+        cache: where remote files are kept; in the home folder if not given.
 
     Raises:
         StrategyFileError: a file cannot be read, files contradict each other, or the file of a
             stage is missing.
     """
-    path = Path(path)
     found: dict[str, dict[int, Layout]] = defaultdict(dict)  # parameter -> stage -> layout
-    for file in _files(path):
+    for file in _remote_files(str(path), cache) if is_url(path) else _files(Path(path)):
         for parameter, layout in parse_document(_read_document(file), str(file)):
             known = found[parameter].setdefault(layout.stages[0], layout)
             if known != layout:
@@ -76,13 +81,32 @@ def _files(path: Path) -> list[Path]:
     return files
 
 
-def _read_document(file: Path) -> Mapping[str, Any]:
+def _remote_files(url: str, cache: Cache | None) -> Sequence[Location]:
+    listing = listing_of(url, cache)
+    patterns = [url.replace(_PLACE, "*")]
+    if _PLACE not in url and listing.is_folder(url):
+        patterns = [os.path.join(url, name) for name in ("*.ckpt", "*.json")]
+    found = [path for pattern in patterns for path in listing.matches(pattern)]
+    if not found:
+        raise StrategyFileError(shown(url), "there is no such file, and no folder with such files")
+    return [listing.location(path) for path in found]
+
+
+def _read_document(file: Location) -> Mapping[str, Any]:
+    if isinstance(file, RemoteFile):
+        with open_mirror(file) as mirror:
+            _check_size(str(file), mirror.size)
+            return decode_strategy(mirror[0 : mirror.size], str(file))
     try:
-        if file.stat().st_size > _MOST_NBYTES:
-            raise StrategyFileError(str(file), "it is too large; is it a checkpoint?")
+        _check_size(str(file), file.stat().st_size)
         return decode_strategy(file.read_bytes(), str(file))
     except OSError as error:
         raise StrategyFileError(str(file), f"it cannot be read: {error.strerror}") from error
+
+
+def _check_size(source: str, nbytes: int) -> None:
+    if nbytes > _MOST_NBYTES:
+        raise StrategyFileError(source, "it is too large; is it a checkpoint?")
 
 
 def decode_strategy(content: bytes, source: str) -> Mapping[str, Any]:

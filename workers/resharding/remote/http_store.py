@@ -1,0 +1,123 @@
+"""Fetch ranges over HTTP, and believe no answer that is not exactly what was asked for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
+from typing import Any, TypeVar
+
+import aiohttp
+from fsspec.asyn import sync
+
+from workers.resharding.errors import FileChangedError
+from workers.resharding.remote.address import Version, shown
+from workers.resharding.remote.errors import (
+    NoSuchFileError,
+    PassingError,
+    RangesIgnoredError,
+    RemoteError,
+)
+from workers.resharding.remote.store import Write, credentials_of, explained, version_of
+
+_PASSING = frozenset((408, 425, 429, 500, 502, 503, 504))
+_CHUNK_NBYTES = 1 << 20
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+
+T = TypeVar("T")
+
+
+class HttpStore:
+    """A file of a web server."""
+
+    def __init__(self, system: Any, url: str) -> None:
+        self._system, self._url = system, url
+
+    def version(self) -> Version:
+        with explained(self._url):
+            try:
+                info = self._system.info(self._url)
+            except FileNotFoundError as error:  # fsspec says so of all that fails
+                if isinstance(error.__cause__, aiohttp.ClientResponseError):
+                    raise self._refusal(error.__cause__.status) from None
+                raise error.__cause__ or error from None
+        return version_of(self._url, info)
+
+    def fetch(self, version: Version, start: int, stop: int) -> bytes:
+        async def read(answer: aiohttp.ClientResponse) -> bytes:
+            self._check_range(answer, version, start, stop)
+            return await answer.read()
+
+        return self._ask({"Range": f"bytes={start}-{stop - 1}"}, version, read)
+
+    def fetch_whole(self, version: Version, write: Write) -> None:
+        async def read(answer: aiohttp.ClientResponse) -> None:
+            self._check(answer, version)
+            async for chunk in answer.content.iter_chunked(_CHUNK_NBYTES):
+                write(chunk)
+
+        self._ask({}, version, read)
+
+    def _ask(
+        self,
+        headers: Mapping[str, str],
+        version: Version,
+        read: Callable[[aiohttp.ClientResponse], Awaitable[T]],
+    ) -> T:
+        options = dict(self._system.kwargs)
+        condition = {"If-Unmodified-Since": version.modified} if not version.etag else {}
+        if version.etag.startswith('"'):  # a weak one never matches
+            condition = {"If-Match": version.etag}
+        options["headers"] = {
+            **options.get("headers", {}),
+            "Accept-Encoding": "identity",
+            **condition,
+            **headers,
+        }
+
+        async def ask() -> T:
+            session = await self._system.set_session()
+            async with session.get(self._system.encode_url(self._url), **options) as answer:
+                return await read(answer)
+
+        with explained(self._url):
+            result: T = sync(self._system.loop, ask)
+        return result
+
+    def _check_range(
+        self, answer: aiohttp.ClientResponse, version: Version, start: int, stop: int
+    ) -> None:
+        self._check(answer, version)
+        if answer.status == HTTPStatus.OK and (start, stop) != (0, version.size):
+            raise RangesIgnoredError(shown(self._url), "the server ignores byte ranges")
+        if answer.status != HTTPStatus.PARTIAL_CONTENT:
+            return
+        told = answer.headers.get("Content-Range", "")
+        match = _CONTENT_RANGE.fullmatch(told)
+        if match is None or (int(match[1]), int(match[2])) != (start, stop - 1):
+            reason = f"bytes {start}-{stop - 1} were asked for, the server sends {told!r}"
+            raise PassingError(shown(self._url), reason)
+        if match[3] not in ("*", str(version.size)):
+            reason = f"the server said that it has {version.size} bytes, and now {match[3]}"
+            raise RemoteError(shown(self._url), reason)
+
+    def _check(self, answer: aiohttp.ClientResponse, version: Version) -> None:
+        if answer.status >= HTTPStatus.BAD_REQUEST:
+            raise self._refusal(answer.status)
+        name, tag = ("ETag", version.etag) if version.etag else ("Last-Modified", version.modified)
+        if answer.headers.get(name, tag) != tag:
+            raise FileChangedError(shown(self._url))
+
+    def _refusal(self, status: int) -> Exception:
+        known = status in HTTPStatus._value2member_map_
+        said = f"{status} {HTTPStatus(status).phrase}" if known else str(status)
+        if status in (HTTPStatus.PRECONDITION_FAILED, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE):
+            return FileChangedError(shown(self._url))
+        if status in _PASSING:
+            return PassingError(shown(self._url), f"the server answers {said}")
+        if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+            reason = f"access is refused ({said}); {credentials_of(self._url)}"
+            return RemoteError(shown(self._url), reason)
+        if status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
+            return NoSuchFileError(shown(self._url), f"there is no such file ({said})")
+        return RemoteError(shown(self._url), f"the server answers {said}")
