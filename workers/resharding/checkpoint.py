@@ -27,6 +27,7 @@ from workers.resharding.remote.cache import Cache
 from workers.resharding.saved import SavedParameter, SlicedCheckpoint
 from workers.resharding.steps import newest_common
 from workers.resharding.strategy_file import read_strategy_file
+from workers.resharding.unnamed import find_unnamed_slices
 from workers.resharding.whole_tensors import are_whole, require_whole
 
 __all__ = ["SavedParameter", "SlicedCheckpoint", "open_checkpoint"]
@@ -73,7 +74,8 @@ def combine(
     if are_whole(files, parameters):
         parameters = {name: _whole(name, saved, files) for name, saved in parameters.items()}
     _refuse_shared_files(files, parameters)
-    return SlicedCheckpoint(files, parameters)
+    unnamed_slices = find_unnamed_slices(files, parameters)
+    return SlicedCheckpoint(files, parameters, frozenset(layouts), unnamed_slices)
 
 
 def _open_whole(pattern: str, key: bytes | None, listing: Listing) -> SlicedCheckpoint:
@@ -81,7 +83,7 @@ def _open_whole(pattern: str, key: bytes | None, listing: Listing) -> SlicedChec
     if holds_ranks(pattern, listing):
         files = read_indices(find_rank_files(pattern, None, listing), key)
         require_whole(shown(pattern), files)
-        return combine(files, {"": Layout((len(files),), ())})
+        return replace(combine(files, {"": Layout((len(files),), ())}), named=frozenset())
     paths = whole_files(pattern, listing) or [listing.location(pattern)]
     files = read_indices(dict(enumerate(paths)), key)
     holders: dict[str, int] = {}

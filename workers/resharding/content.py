@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from workers.resharding.file_bytes import FileBytes, open_bytes
 from workers.resharding.index import CheckpointIndex, SavedTensor
@@ -10,15 +10,20 @@ from workers.resharding.index import CheckpointIndex, SavedTensor
 SAMPLE_NBYTES = 4096
 
 
-def sample(index: CheckpointIndex, name: str, count: int = 3) -> bytes:
+def sample(index: CheckpointIndex, name: str) -> bytes:
     """Return some bytes of a tensor: of its beginning, its end, and evenly between."""
-    tensor = index.tensors[name]
     with open_bytes(index) as file:
-        return b"".join(
-            bytes(part)
-            for start, stop in sampled_ranges(tensor.nbytes, count)
-            for part in flat_views(file, tensor, start, stop)
-        )
+        return _sample(file, index.tensors[name])
+
+
+def differing(one: CheckpointIndex, other: CheckpointIndex, names: Iterable[str]) -> list[str]:
+    """Return those of some tensors whose samples are not the same in two files."""
+    with open_bytes(one) as first, open_bytes(other) as second:
+        return [
+            name
+            for name in names
+            if _sample(first, one.tensors[name]) != _sample(second, other.tensors[name])
+        ]
 
 
 def sampled_ranges(nbytes: int, count: int) -> Sequence[tuple[int, int]]:
@@ -28,6 +33,14 @@ def sampled_ranges(nbytes: int, count: int) -> Sequence[tuple[int, int]]:
     last = nbytes - SAMPLE_NBYTES
     starts = (last * number // (count - 1) for number in range(count))
     return [(start, start + SAMPLE_NBYTES) for start in starts]
+
+
+def _sample(file: FileBytes, tensor: SavedTensor, count: int = 3) -> bytes:
+    return b"".join(
+        bytes(part)
+        for start, stop in sampled_ranges(tensor.nbytes, count)
+        for part in flat_views(file, tensor, start, stop)
+    )
 
 
 def flat_views(

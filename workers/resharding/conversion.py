@@ -14,7 +14,7 @@ from workers.resharding.dtypes import STORAGE
 from workers.resharding.errors import LayoutError
 from workers.resharding.index import NewFile
 from workers.resharding.layout import Layout
-from workers.resharding.plan import refuse_missing
+from workers.resharding.plan import refuse_missing, require_layout
 from workers.resharding.region import Region, row_blocks
 from workers.resharding.saved import SlicedCheckpoint
 
@@ -89,9 +89,12 @@ def plan_conversion(
 
     Raises:
         MissingParametersError: ``targets`` names parameters that are not there.
+        NoLayoutError: the strategy does not name a parameter that was saved as slices.
         LayoutError: a target layout does not fit its parameter.
         ValueError: a type that the format does not know.
     """
+    for name in names:
+        require_layout(checkpoint, name)
     if targets is None:
         outputs = _whole_outputs(checkpoint, names, file_name)
     else:

@@ -286,6 +286,23 @@ class MissingParametersError(ReshardError):
         )
 
 
+class NoLayoutError(ReshardError):
+    """The strategy does not say how ranks divide a parameter, and the files hold slices of it."""
+
+    def __init__(self, parameter: str, path: str, found: str, similar: tuple[str, ...]) -> None:
+        super().__init__(parameter, path, found, similar)
+        self.parameter, self.path, self.found, self.similar = parameter, path, found, similar
+
+    def __str__(self) -> str:
+        names = ", ".join(self.similar)
+        hint = f"it has {names}, which no file has: do the names differ?" if names else ""
+        return (
+            f"{self.parameter}: the strategy has no entry for it, so that every file should hold it"
+            f" whole, but {self.path} holds {self.found};"
+            f" {hint or 'give the strategy that was saved with this checkpoint'}"
+        )
+
+
 class ShapeMismatchError(ReshardError):
     """The saved slices make a tensor of another shape than the network wants."""
 

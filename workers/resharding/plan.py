@@ -16,6 +16,7 @@ from workers.resharding.errors import (
     DtypeMismatchError,
     LayoutError,
     MissingParametersError,
+    NoLayoutError,
     OverlapError,
     ShapeMismatchError,
 )
@@ -203,6 +204,24 @@ def wanted_boxes(
         raise error.of(name) from error
 
 
+def require_layout(checkpoint: SlicedCheckpoint, name: str) -> None:
+    """Refuse a parameter of which the files hold slices, and the strategy does not say which.
+
+    Raises:
+        NoLayoutError: it names what in the strategy comes near to it.
+    """
+    if name in checkpoint.unnamed_slices:
+        first, *_, last = checkpoint.parameters[name].holders
+        raise no_layout(checkpoint, name, f"other values than {checkpoint.files[last].path}")
+
+
+def no_layout(checkpoint: SlicedCheckpoint, name: str, found: str) -> NoLayoutError:
+    """Return the error that a strategy should name a parameter and does not."""
+    file = checkpoint.files[checkpoint.parameters[name].holders[0]]
+    similar = difflib.get_close_matches(name, checkpoint.named - checkpoint.parameters.keys())
+    return NoLayoutError(name, str(file.path), found, tuple(similar))
+
+
 def plan_slice(
     checkpoint: SlicedCheckpoint, name: str, boxes: Sequence[Region], rank: int
 ) -> SlicePlan:
@@ -250,10 +269,14 @@ def _plan_box(
 def _check_same_tensor(
     checkpoint: SlicedCheckpoint, name: str, want: Wanted, saved: SavedParameter
 ) -> None:
+    require_layout(checkpoint, name)
     file = checkpoint.files[saved.holders[0]]
     if saved.dtype != want.dtype or saved.dtype not in STORAGE:
         raise DtypeMismatchError(name, want.dtype, saved.dtype, str(file.path))
     if saved.full_shape != tuple(want.full_shape):
+        if checkpoint.named and not saved.in_strategy:
+            shapes = f"shape {list(saved.full_shape)}, not {list(want.full_shape)}"
+            raise no_layout(checkpoint, name, shapes)
         raise ShapeMismatchError(
             name,
             tuple(want.full_shape),

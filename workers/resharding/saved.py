@@ -52,3 +52,5 @@ class SlicedCheckpoint:
 
     files: Mapping[int, CheckpointIndex]  # by global rank; files of whole tensors are numbered
     parameters: Mapping[str, SavedParameter]  # optimizer state and counters among them
+    named: frozenset[str] = frozenset()  # by the strategy, also if no file has them
+    unnamed_slices: frozenset[str] = frozenset()  # not by the strategy, and yet no whole tensors
