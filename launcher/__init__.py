@@ -49,6 +49,9 @@ def run(job: Job, watch: Callable[[Message], None] = lambda message: None) -> Re
     """
     import os
 
-    from launcher.launch import prepare, start
+    from launcher.engines.choice import leading
+    from launcher.launch import prepare, read_rank_table, start
 
-    return start(prepare(job, os.environ), watch)
+    table = read_rank_table(job)
+    with leading(job, table, os.environ) as starter:
+        return start(prepare(job, table, starter), watch)

@@ -16,6 +16,7 @@ from typing import Any
 
 from launcher import __version__
 from launcher.errors import LauncherError, reason_of
+from launcher.slot import find_slot
 from launcher.streams import StandardStreams
 
 # command -> (module that carries it out, what it does)
@@ -75,7 +76,7 @@ def _execute(argv: Sequence[str]) -> int:
     parser = make_parser(command)
     flags = vars(parser.parse_args(rest))
     path = flags.pop("job")
-    shown: dict[str, bool] = {
+    shown: dict[str, Any] = {
         name: flags.pop(name) for name in ("as_json", "program") if name in flags
     }
     as_json = "as_json" in shown
@@ -239,8 +240,18 @@ def _add_place_flags(parser: argparse.ArgumentParser) -> None:
         help="cpu: simulated ranks; auto (default): Ascend devices where there are any, else cpu",
     )
     group.add_argument(
-        "--engine", choices=("auto", "local"), help="what starts the ranks (default: on this host)"
+        "--engine",
+        choices=("auto", "local", "hosts", "mpi", "slurm"),
+        help="what starts the ranks: this host (default), every host of the rank table for itself,"
+        " mpirun or srun; see docs/clusters.md",
     )
+    group.add_argument("--hostfile", metavar="FILE", help="hosts for mpirun")
+    group.add_argument(
+        "--engine-args", metavar="ARGS", help="more arguments for mpirun, srun or sbatch"
+    )
+    group.add_argument("--node", metavar="SERVER_ID", help="which server of the table this host is")
+    group.add_argument("--port", type=int, metavar="N", help="of the launcher of rank 0")
+    group.add_argument("--cluster-key-file", metavar="FILE", help="key that all hosts share")
     group.add_argument(
         "--threads", type=int, metavar="N", help="CPU threads of each rank (default: cores / ranks)"
     )
@@ -259,7 +270,22 @@ def _split(argv: Sequence[str]) -> tuple[str, Sequence[str]]:
 
 
 def _carry_out(
-    command: str, path: Path | None, flags: dict[str, Any], shown: dict[str, bool]
+    command: str, path: Path | None, flags: dict[str, Any], shown: dict[str, Any]
+) -> int:
+    """Carry out a command; mpirun and srun have started this process once for each rank."""
+    slot = find_slot(os.environ) if command == "run" and flags.get("engine") != "local" else None
+    if slot is None:
+        return _execute_job(command, path, flags, shown)
+    from launcher.cluster.slots import leading, lend
+
+    if slot.rank > 0:
+        return lend(slot)
+    with leading(slot) as slots:
+        return _execute_job(command, path, flags, {**shown, "slots": slots})
+
+
+def _execute_job(
+    command: str, path: Path | None, flags: dict[str, Any], shown: dict[str, Any]
 ) -> int:
     from launcher.job import load_job
 

@@ -9,7 +9,19 @@ from rich.console import Console
 UNBROKEN = 1000  # columns; the lines of a log are not wrapped
 
 
-def make_console(stream: TextIO) -> Console:
-    """Return a console that writes to ``stream`` what it is given, without reading markup in it."""
-    width = None if stream.isatty() else UNBROKEN
-    return Console(file=stream, width=width, markup=False, highlight=False, emoji=False)
+def make_console(stream: TextIO, plain: bool = False) -> Console:
+    """Return a console that writes to ``stream`` what it is given, without reading markup in it.
+
+    Args:
+        plain: take even a terminal for a file: the one that mpirun gives its processes is none.
+    """
+    if plain or not stream.isatty():
+        return Console(
+            file=stream,
+            width=UNBROKEN,
+            force_terminal=False,
+            markup=False,
+            highlight=False,
+            emoji=False,
+        )
+    return Console(file=stream, markup=False, highlight=False, emoji=False)

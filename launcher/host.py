@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import socket
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -14,27 +17,51 @@ import psutil
 class Host:
     """What ranks can run on here, and by what others know it."""
 
-    cores: int  # that this process may use
+    cpus: tuple[int, ...]  # the numbers of those that this process may use
     ascend_devices: frozenset[int] = frozenset()  # N of each /dev/davinciN
     gpu_devices: frozenset[int] = frozenset()  # N of each /dev/nvidiaN
     name: str = ""  # as the kernel has it; may or may not hold the domain
     addresses: tuple[str, ...] = ()  # of every network interface
+    has_mpi: bool = False  # mpi4py is installed
+    machine: str = ""  # equal for processes that reach each other through memory
+
+    @property
+    def cores(self) -> int:
+        return len(self.cpus)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON values."""
+        devices = (self.ascend_devices, self.gpu_devices)
+        return asdict(self) | dict(zip(("ascend_devices", "gpu_devices"), map(sorted, devices)))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Host:
+        sets = {key: frozenset(values[key]) for key in ("ascend_devices", "gpu_devices")}
+        return cls(**{**values, **sets} | {k: tuple(values[k]) for k in ("cpus", "addresses")})
 
 
 def look_around(devices: Path = Path("/dev")) -> Host:
     """Return what is visible to this process, which in a container is less than the machine has."""
     return Host(
-        cores=len(os.sched_getaffinity(0)),
+        cpus=tuple(sorted(os.sched_getaffinity(0))),
         ascend_devices=_numbered(devices, "davinci"),
         gpu_devices=_numbered(devices, "nvidia"),
         name=socket.gethostname(),
         addresses=_addresses(),
+        has_mpi=importlib.util.find_spec("mpi4py") is not None,
+        machine=_machine(),
     )
 
 
 def _numbered(folder: Path, prefix: str) -> frozenset[int]:
     endings = (path.name.removeprefix(prefix) for path in folder.glob(f"{prefix}*"))
     return frozenset(int(ending) for ending in endings if ending.isdecimal())
+
+
+def _machine() -> str:
+    """Name the running kernel and its part that this process sees: containers have their own."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    return f"{boot}:{os.stat('/proc/self/ns/net').st_ino}:{os.stat('/proc/self/ns/pid').st_ino}"
 
 
 def _addresses() -> tuple[str, ...]:

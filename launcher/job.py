@@ -145,8 +145,18 @@ class Job(BaseModel):
     """File with the key of an encrypted checkpoint; no key is ever on a command line."""
     device: Literal["auto", "ascend", "gpu", "cpu"] = "auto"
     """Where ranks run; cpu means simulated ranks, auto takes Ascend devices where there are any."""
-    engine: Literal["auto", "local"] = "auto"
-    """What starts the ranks; local starts them on this host."""
+    engine: Literal["auto", "local", "hosts", "mpi", "slurm"] = "auto"
+    """What starts the ranks: this host, each host of the rank table for itself, mpirun or srun."""
+    hostfile: AbsolutePath | None = None
+    """Hosts for mpirun."""
+    engine_args: str = ""
+    """More arguments for mpirun, srun or sbatch: '--partition=npu --nodes=2'."""
+    node: str | None = None
+    """Which server of the rank table this host is, where it cannot tell by itself."""
+    port: Annotated[int, Field(strict=True, ge=1024, le=65534)] | None = None
+    """Where the launcher of rank 0 listens for other hosts; it needs the next port too."""
+    cluster_key_file: AbsolutePath | None = None
+    """File that holds the key by which hosts know each other; else LAUNCHER_CLUSTER_KEY does."""
     output: AbsolutePath | None = None
     """Folder for predictions, summary and logs; runs/<time> by default."""
     timeout: Seconds = 3600.0

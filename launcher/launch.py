@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from launcher import metrics_report, preflight
+from launcher.engines.engine import Starter
 from launcher.errors import JobError, ReportError, reason_of
 from launcher.host import look_around
 from launcher.job import Job
 from launcher.labels import accuracy, read_labels
 from launcher.outcome import Limits, Outcome, RootCause
-from launcher.placement import Placement, place
+from launcher.placement import Placement, count_ranks, place
 from launcher.rank_table import RankTable, load_rank_table
 from launcher.run_folder import RunFolder
 from launcher.run_result import RankResult, Result
@@ -38,20 +39,25 @@ class Prepared:
     placement: Placement
     checkpoint: SlicedCheckpoint | None  # what the job loads, opened once to check it
     checked: Mapping[str, int]  # of its content: how many files, or slices, each check compared
+    starter: Starter
 
 
-def prepare(job: Job, environment: Mapping[str, str]) -> Prepared:
+def prepare(job: Job, given: RankTable | None, starter: Starter) -> Prepared:
     """Decide where the ranks of a job run, and check what they will need.
 
+    Args:
+        given: the rank table that the job names, if it names one.
+
     Raises:
-        LauncherError: the job, a file that it names, or this host will not do.
+        LauncherError: the job, a file that it names, or a host will not do.
     """
-    table = read_rank_table(job)
+    ranks = count_ranks(job, given)
     folder = RunFolder(job.output or _default_output())
-    placement = place(job, table, look_around(), folder, environment)
     checkpoint = preflight.check(job, folder.root)
     checked = preflight.verify_content(job, checkpoint)
-    return Prepared(job, folder, placement, checkpoint, checked)
+    sites = starter.sites(ranks, job.phase_timeout)
+    placement = place(job, given, sites, folder)
+    return Prepared(job, folder, placement, checkpoint, checked, starter)
 
 
 def start(prepared: Prepared, watch: Callable[[Message], None]) -> Result:
@@ -62,7 +68,9 @@ def start(prepared: Prepared, watch: Callable[[Message], None]) -> Result:
         OSError: the folder cannot be made or written to; no rank has been started.
     """
     with prepared.folder.locked():
-        return _summarised(_run(prepared, watch))
+        result = _summarised(_run(prepared, watch))
+    prepared.starter.conclude(result.exit_code)
+    return result
 
 
 def _run(prepared: Prepared, watch: Callable[[Message], None]) -> Result:
@@ -72,7 +80,7 @@ def _run(prepared: Prepared, watch: Callable[[Message], None]) -> Result:
         folder.rank_table.write_bytes(job.rank_table.read_bytes())
     started_s = time.monotonic()
     limits = Limits(total_s=job.timeout, phase_s=job.phase_timeout)
-    outcome = run_ranks(specs, folder, limits, watch)
+    outcome = run_ranks(specs, folder, limits, watch, prepared.starter)
     labelled = job.task == "eval" and bool(outcome.outputs)
     predictions = outcome.outputs[:-1] if labelled else outcome.outputs
     result = Result(

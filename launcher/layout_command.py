@@ -15,7 +15,7 @@ from launcher.console import make_console
 from launcher.host import look_around
 from launcher.job import Job
 from launcher.launch import read_rank_table
-from launcher.placement import resolve_table
+from launcher.placement import count_ranks
 from launcher.preflight import check_entry_points
 from launcher.text import size
 
@@ -26,7 +26,7 @@ def execute(job: Job, as_json: bool = False, program: bool = False) -> int:
     Args:
         program: print the operators with their strategies and the collectives too.
     """
-    rank_size = resolve_table(job, read_rank_table(job)).rank_size
+    rank_size = count_ranks(job, read_rank_table(job))
     check_entry_points(job)
     report = layout_report.ask(job, rank_size, os.environ, threads=look_around().cores)
     if as_json:

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from launcher.errors import HostError, JobError
-from launcher.host import Host
 from launcher.job import Job
-from launcher.rank_table import Device, RankTable, simulated_rank_table
+from launcher.needed_devices import kind_of_device, numbers_of_devices
+from launcher.rank_table import SIMULATED_SERVER, Device, RankTable
 from launcher.run_folder import RunFolder
-from launcher.visible_devices import own_numbers, visible_devices
+from launcher.secret import SECRET_VARIABLE
+from launcher.site import Site
+from launcher.slot import MPI_PREFIXES, mpi_variables
+from launcher.text import plural
 from workers.spec import WorkerSpec
 
 # What an earlier or outer job left in the environment would make a rank believe that it is
 # somebody else; the ranks of this job are told everything anew.
-STALE_PREFIXES = ("MS_", "OMPI_", "PMI_", "PMIX_", "RANK_")
-STALE_NAMES = frozenset({"DEVICE_ID", "MINDSPORE_HCCL_CONFIG_PATH"})
+STALE_PREFIXES = ("MS_", "RANK_", "CM_CHIEF_", "CM_WORKER_", *MPI_PREFIXES)
+STALE_NAMES = frozenset(
+    ("DEVICE_ID", "ASCEND_DEVICE_ID", "MINDSPORE_HCCL_CONFIG_PATH", "GROUP_INFO_FILE")
+)
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 ON_THE_HOST = ("simulated", "cpu")  # runtimes that need no device
+MPI_INSTALL = "pip install 'ascend-slice-launcher[mpi]'"
 LOG_LEVEL = ("GLOG_v", "3")  # MindSpore's errors only, unless the user set it
 
 
@@ -31,59 +38,64 @@ class Placement:
 
 
 def place(
-    job: Job,
-    given_table: RankTable | None,
-    host: Host,
-    folder: RunFolder,
-    environment: Mapping[str, str],
+    job: Job, given: RankTable | None, sites: Sequence[Site], folder: RunFolder
 ) -> Placement:
     """Return one spec for each rank.
 
     Args:
-        given_table: the rank table that the job names, if it names one.
-        environment: of the parent; ranks get it without what is stale, and with their own.
+        given: the rank table that the job names, if it names one.
+        sites: where ranks run; each rank is of exactly one of them.
 
     Raises:
-        JobError: the job does not say how many ranks, or says it twice and differently.
-        HostError: the devices that the job asks for are not here.
+        HostError: the devices that the job asks for are not there.
     """
-    table = resolve_table(job, given_table)
-    runtime = choose_runtime(job, table, host)
-    numbers: Mapping[int, int] = {}
-    if runtime not in ON_THE_HOST:
-        _check_devices(job, table, given_table, host)
-        if given_table is not None and _kind(job) == "Ascend":
-            device_ids = (device.device_id for device in table.devices)
-            numbers = own_numbers(device_ids, visible_devices(environment))
-    threads = job.threads or max(1, host.cores // table.rank_size)
-    base = clean_environment(environment, threads)
-    if given_table is not None:
-        base["RANK_TABLE_FILE"] = base["MINDSPORE_HCCL_CONFIG_PATH"] = str(folder.rank_table)
-    specs = tuple(
-        WorkerSpec(
-            rank=device.rank,
-            rank_size=table.rank_size,
-            device_id=device.device_id,
-            server_id=device.server_id,
-            device=runtime,
-            network=job.network,
-            predict_data=job.data,
-            task=job.task,
-            loss=job.loss,
-            metrics=job.metrics,
-            batch_size=job.batch_size,
-            dataset_sink_mode=job.dataset_sink_mode,
-            checkpoint=job.checkpoint,
-            strategy=str(job.strategy) if job.strategy else None,
-            key_file=str(job.key_file) if job.key_file else None,
-            allow_missing=job.allow_missing,
-            search_path=tuple(map(str, job.search_path)),
-            threads=threads,
-            environment=base | _identity(device, table, numbers),
-        )
-        for device in table.devices
+    table = given or _table_of(sites)
+    runtime = _choose_runtime(job, table, sites)
+    threads = _share_of_cores(sites)
+    transport = _choose_transport(sites) if runtime == "simulated" else "memory"
+    specs: list[WorkerSpec] = []
+    for site in sites:
+        devices = [table.devices[rank] for rank in site.ranks]
+        numbers: Mapping[int, int] = {}
+        if runtime not in ON_THE_HOST:
+            numbers = numbers_of_devices(job, devices, given, site)
+        shared = {}
+        if given is not None:
+            path = site.rank_table or str(folder.rank_table)
+            shared = {"RANK_TABLE_FILE": path, "MINDSPORE_HCCL_CONFIG_PATH": path}
+        elif site.is_slot:  # MindSpore takes either a rank table or MPI
+            shared = dict(mpi_variables(site.environment))
+        for device in devices:
+            spec = _spec(job, device, table.rank_size, runtime, job.threads or threads[device.rank])
+            base = clean_environment(site.environment, spec.threads) | shared
+            told = base | _identity(device, table, numbers)
+            specs.append(replace(spec, environment=told, transport=transport))
+    specs.sort(key=lambda spec: spec.rank)
+    return Placement(tuple(specs), _headline(job, runtime, table, sites))
+
+
+def _spec(job: Job, device: Device, rank_size: int, runtime: str, threads: int) -> WorkerSpec:
+    """Return what a rank is told, but for its environment."""
+    return WorkerSpec(
+        rank=device.rank,
+        rank_size=rank_size,
+        device_id=device.device_id,
+        server_id=device.server_id,
+        device=runtime,
+        network=job.network,
+        predict_data=job.data,
+        task=job.task,
+        loss=job.loss,
+        metrics=job.metrics,
+        batch_size=job.batch_size,
+        dataset_sink_mode=job.dataset_sink_mode,
+        checkpoint=job.checkpoint,
+        strategy=str(job.strategy) if job.strategy else None,
+        key_file=str(job.key_file) if job.key_file else None,
+        allow_missing=job.allow_missing,
+        search_path=tuple(map(str, job.search_path)),
+        threads=threads,
     )
-    return Placement(specs, _headline(job, runtime, table, host))
 
 
 def clean_environment(environment: Mapping[str, str], threads: int) -> dict[str, str]:
@@ -91,50 +103,79 @@ def clean_environment(environment: Mapping[str, str], threads: int) -> dict[str,
     kept = {
         name: value
         for name, value in environment.items()
-        if not name.startswith(STALE_PREFIXES) and name not in STALE_NAMES
+        if not name.startswith(STALE_PREFIXES) and name not in (*STALE_NAMES, SECRET_VARIABLE)
     }
     return dict([LOG_LEVEL]) | kept | dict.fromkeys(THREAD_VARIABLES, str(threads))
 
 
-def choose_runtime(job: Job, table: RankTable, host: Host) -> str:
+def count_ranks(job: Job, given: RankTable | None) -> int:
+    """Return how many ranks the job has.
+
+    Raises:
+        JobError: the job does not say, or says it twice and differently.
+    """
+    if given is None:
+        if job.ranks is None:
+            raise JobError.about("ranks", "missing", "add --ranks N or --rank-table FILE")
+        return job.ranks
+    if job.ranks not in (None, given.rank_size):
+        what = f"{job.ranks}, but the rank table {job.rank_table} names {given.rank_size}"
+        raise JobError.about("ranks", what, "leave one of them out")
+    return given.rank_size
+
+
+def _table_of(sites: Sequence[Site]) -> RankTable:
+    """Return the table of the ranks of sites, whose devices are numbered host by host."""
+    machines = {site.host.machine for site in sites}
+    seen: Counter[str] = Counter()
+    devices = []
+    placed = {rank: site for site in sites for rank in site.ranks}
+    for rank, site in sorted(placed.items(), key=lambda item: item[0]):
+        name = site.host.name if len(machines) > 1 else SIMULATED_SERVER
+        devices.append(Device(rank, seen[site.host.machine], name))
+        seen[site.host.machine] += 1
+    return RankTable(tuple(devices))
+
+
+def _choose_runtime(job: Job, table: RankTable, sites: Sequence[Site]) -> str:
     """Return the runtime of every rank, one of the words of ``WorkerSpec.device``."""
-    if job.device == "cpu" or (job.device == "auto" and not host.ascend_devices):
+    without = [site for site in sites if not site.host.ascend_devices]
+    if job.device == "cpu" or (job.device == "auto" and len(without) == len(sites)):
         return "simulated" if table.rank_size > 1 else "cpu"
+    if job.device == "auto" and without:
+        what = f"{without[0].host.name} has no Ascend device, but other hosts have"
+        raise HostError(what, "mend it, or run the job on simulated ranks with --device cpu")
     if table.rank_size == 1:
         return "single"
     return "gpu" if job.device == "gpu" else "ascend"
 
 
-def resolve_table(job: Job, given: RankTable | None) -> RankTable:
-    """Return the table that the job names, or one of as many simulated ranks as it asks for."""
-    if given is None:
-        if job.ranks is None:
-            raise JobError.about("ranks", "missing", "add --ranks N or --rank-table FILE")
-        return simulated_rank_table(job.ranks)
-    if job.ranks not in (None, given.rank_size):
-        what = f"{job.ranks}, but the rank table {job.rank_table} names {given.rank_size}"
-        raise JobError.about("ranks", what, "leave one of them out")
-    return given
+def _choose_transport(sites: Sequence[Site]) -> str:
+    """Return how simulated ranks reach each other, one of the words of ``WorkerSpec.transport``."""
+    if len({site.host.machine for site in sites}) == 1:
+        return "memory"
+    if not all(site.is_slot for site in sites):
+        what = "simulated ranks on several hosts reach each other through MPI only"
+        raise HostError(what, "start them with --engine mpi, mpirun or srun --mpi=pmix")
+    for site in sites:
+        if not any(True for _ in mpi_variables(site.environment)):
+            what = "srun has started the ranks without MPI, which they need to reach other hosts"
+            raise HostError(what, "use srun --mpi=pmix, or mpirun")
+        if not site.host.has_mpi:
+            raise HostError(f"mpi4py is not installed on {site.host.name}", MPI_INSTALL)
+    return "mpi"
 
 
-def _check_devices(job: Job, table: RankTable, given: RankTable | None, host: Host) -> None:
-    kind = _kind(job)
-    here = host.gpu_devices if kind == "GPU" else host.ascend_devices
-    instead = "run the job on simulated ranks with --device cpu"
-    if not here:
-        raise HostError(f"no {kind} device is visible on this host", instead)
-    if len(table.servers) > 1:
-        servers = ", ".join(table.servers)
-        what = f"the rank table spans {len(table.servers)} servers ({servers})"
-        raise HostError(what, f"name a table of one server, or {instead}")
-    if given is None and table.rank_size > 1 and kind == "Ascend":
-        what = f"{table.rank_size} Ascend ranks find each other through a rank table"
-        raise HostError(what, f"add --rank-table FILE, or {instead}")
-    for device in table.devices:
-        if device.device_id not in here:
-            seen = ", ".join(map(str, sorted(here)))
-            what = f"rank {device.rank} needs {kind} device {device.device_id}, not visible here"
-            raise HostError(what, f"visible are {seen}; or {instead}")
+def _share_of_cores(sites: Sequence[Site]) -> dict[int, int]:
+    """Return how many cores each rank has if those that may use the same ones share them."""
+    sharing: Counter[tuple[str, tuple[int, ...]]] = Counter()
+    for site in sites:
+        sharing[site.host.machine, site.host.cpus] += len(site.ranks)
+    return {
+        rank: max(1, site.host.cores // sharing[site.host.machine, site.host.cpus])
+        for site in sites
+        for rank in site.ranks
+    }
 
 
 def _identity(device: Device, table: RankTable, numbers: Mapping[int, int]) -> dict[str, str]:
@@ -146,16 +187,15 @@ def _identity(device: Device, table: RankTable, numbers: Mapping[int, int]) -> d
     }
 
 
-def _kind(job: Job) -> str:
-    return "GPU" if job.device == "gpu" else "Ascend"
-
-
-def _headline(job: Job, runtime: str, table: RankTable, host: Host) -> str:
-    ranks = f"{table.rank_size} rank{'s' if table.rank_size > 1 else ''}"
+def _headline(job: Job, runtime: str, table: RankTable, sites: Sequence[Site]) -> str:
+    ranks = plural(table.rank_size, "rank")
+    machines = {site.host.machine: site.host for site in sites}
+    where = "this host" if len(machines) == 1 else plural(len(machines), "host")
     if runtime not in ON_THE_HOST:
-        return f"{ranks} on {_kind(job)} devices of this host"
-    cores = f"{host.cores} core{'s' if host.cores > 1 else ''}"
+        return f"{ranks} on {kind_of_device(job)} devices of {where}"
+    cores = plural(len({(site.host.machine, n) for site in sites for n in site.host.cpus}), "core")
     if runtime == "cpu":
         return f"{ranks} on the CPU of this host ({cores})"
-    stand_in = f", standing in for {len(table.servers)} servers" if len(table.servers) > 1 else ""
-    return f"{ranks}, simulated on this host ({cores}){stand_in}"
+    stands_in = len(machines) == 1 and len(table.servers) > 1
+    stand_in = f", standing in for {len(table.servers)} servers" if stands_in else ""
+    return f"{ranks}, simulated on {where} ({cores}){stand_in}"

@@ -14,9 +14,10 @@ from rich.table import Table
 
 from launcher import layout_report
 from launcher.console import make_console
+from launcher.engines.local import LocalStarter
 from launcher.errors import JobError
 from launcher.job import Job
-from launcher.launch import Prepared, prepare
+from launcher.launch import Prepared, prepare, read_rank_table
 from launcher.layout_command import collective_table, parameter_table
 from launcher.text import checks, initial, plural, size
 from workers.resharding.errors import ReshardError
@@ -73,7 +74,7 @@ class Plan:
 
 def execute(job: Job, as_json: bool = False) -> int:
     """Print the plan; only a child that works out the layouts is started, no rank."""
-    prepared = prepare(job, os.environ)
+    prepared = prepare(job, read_rank_table(job), LocalStarter())
     plan = make_plan(prepared, os.environ)
     if as_json:
         print(json.dumps(plan.to_dict(os.environ), indent=2))

@@ -7,19 +7,43 @@ import os
 import sys
 
 from launcher import summary
+from launcher.cluster.head import Head
+from launcher.cluster.hosts import follow
 from launcher.console import make_console
+from launcher.engines.choice import leading, own_server
+from launcher.engines.engine import Starter
 from launcher.job import Job
-from launcher.launch import prepare, start
+from launcher.launch import prepare, read_rank_table, start
 from launcher.progress import Progress
+from launcher.rank_table import RankTable
 
 
-def execute(job: Job, as_json: bool = False) -> int:
-    """Run the job; standard output gets the result, as JSON or as text, and nothing else gets JSON.
+def execute(job: Job, as_json: bool = False, slots: Head | None = None) -> int:
+    """Run the job, or this host's part of it; return the exit code of the whole.
 
-    A failure is told on standard error, whatever the format of the result.
+    Standard output gets the result, as JSON or as text, and nothing else gets JSON. A failure is
+    told on standard error, whatever the format of the result.
+
+    Args:
+        slots: of mpirun or srun, where this process is rank 0 of them.
     """
-    console = make_console(sys.stderr if as_json else sys.stdout)
-    prepared = prepare(job, os.environ)
+    table = read_rank_table(job)
+    if slots is not None:
+        if job.ranks is None and table is None:
+            job = job.model_copy(update={"ranks": slots.ranks})
+        return _run(job, table, as_json, slots, plain=True)
+    server = own_server(job, table, os.environ)
+    if table is not None and server not in (None, table.servers[0]):
+        return follow(job, table, str(server))
+    with leading(job, table, os.environ) as starter:
+        return _run(job, table, as_json, starter)
+
+
+def _run(
+    job: Job, table: RankTable | None, as_json: bool, starter: Starter, plain: bool = False
+) -> int:
+    console = make_console(sys.stderr if as_json else sys.stdout, plain)
+    prepared = prepare(job, table, starter)
     console.print(prepared.placement.headline)
     with Progress(console, prepared.placement.specs) as progress:
         result = start(prepared, progress.watch)

@@ -27,6 +27,7 @@ from launcher.events import (
     Tick,
 )
 from launcher.outcome import Limits
+from launcher.text import name_ranks
 from workers.protocol import (
     PHASES,
     Done,
@@ -220,14 +221,14 @@ class Supervision:
         behind = sorted(r for r in progress if progress[r] == min(progress.values()))
         stuck = [rank for rank in behind if rank not in self._waits] or behind
         phase = self._phase[stuck[0]]
-        message = f"{_named(stuck)} did not get on in phase {phase}"
+        message = f"{name_ranks(stuck)} did not get on in phase {phase}"
         if self._run_is_late:
             message = f"the run took longer than {self._limits.total_s:g} s; {message}"
         else:
             message += f" for {self._limits.phase_s:g} s"
         for peer, doing in sorted({(wait.peer, wait.doing) for wait in self._waits.values()}):
             ranks = [w.rank for w in self._waits.values() if (w.peer, w.doing) == (peer, doing)]
-            message += f"; {_named(sorted(ranks))} waited for rank {peer} in {doing}"
+            message += f"; {name_ranks(sorted(ranks))} waited for rank {peer} in {doing}"
         return Cause(
             rank=stuck[0] if len(stuck) == 1 else None,
             phase=phase,
@@ -271,18 +272,3 @@ def _signal_name(number: int) -> str:
         return Signals(number).name
     except ValueError:
         return f"signal {number}"  # real-time signals have no names
-
-
-def _named(ranks: list[int]) -> str:
-    return f"rank{'s' if len(ranks) > 1 else ''} {_ranges(ranks)}"
-
-
-def _ranges(ranks: list[int]) -> str:
-    """Return ``0-2, 5`` for ``[0, 1, 2, 5]``."""
-    parts: list[str] = []
-    start = ranks[0]
-    for rank, following in zip(ranks, [*ranks[1:], -1]):
-        if following != rank + 1:
-            parts.append(str(start) if start == rank else f"{start}-{rank}")
-            start = following
-    return ", ".join(parts)

@@ -50,6 +50,17 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun}{ending}"
 
 
+def name_ranks(ranks: Sequence[int]) -> str:
+    """Return ``rank 3``, or ``ranks 0-2, 5`` for ``[0, 1, 2, 5]``."""
+    parts: list[str] = []
+    start = ranks[0]
+    for rank, following in zip(ranks, [*ranks[1:], -1]):
+        if following != rank + 1:
+            parts.append(str(start) if start == rank else f"{start}-{rank}")
+            start = following
+    return f"rank{'s' if len(ranks) > 1 else ''} {', '.join(parts)}"
+
+
 def _compared(check: str, count: int) -> str:
     if count:
         return plural(count, "file" if check == "crc" else "slice")

@@ -10,6 +10,7 @@ import zmq
 
 from launcher.collector import Where
 from launcher.events import EngineLost, Exited
+from launcher.site import Site
 from workers.spec import WorkerSpec
 
 
@@ -37,5 +38,15 @@ class Starter(Protocol):
     def collector(self) -> Where:
         """Where the collector must listen to be heard by the ranks."""
 
+    def sites(self, ranks: int, limit_s: float) -> Sequence[Site]:
+        """Return where the ranks of a job will start; may have to wait for other hosts.
+
+        Raises:
+            LauncherError: not all of them came in time.
+        """
+
     def start(self, specs: Sequence[WorkerSpec], log: Path) -> Engine:
         """Start the ranks; ``log`` is for what their engine itself has to say."""
+
+    def conclude(self, exit_code: int) -> None:
+        """Take note of what the job came to; whatever starts ranks elsewhere is told on exit."""

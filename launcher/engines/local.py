@@ -21,6 +21,8 @@ import psutil
 from launcher.child import python_module, with_our_code
 from launcher.collector import Where
 from launcher.events import EngineLost, Exited
+from launcher.host import look_around
+from launcher.site import Site
 from workers.channel import Channel
 from workers.spec import WorkerSpec
 
@@ -36,6 +38,17 @@ class LocalStarter:
     """Starts ranks on this host. A ``Starter``."""
 
     collector = Where()
+
+    def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
+        self._environment = environment
+
+    def sites(self, ranks: int, limit_s: float) -> list[Site]:
+        return [
+            Site(ranks=tuple(range(ranks)), host=look_around(), environment=self._environment)
+        ]
+
+    def conclude(self, exit_code: int) -> None:
+        pass
 
     def start(self, specs: Sequence[WorkerSpec], log: Path) -> LocalEngine:
         return LocalEngine(specs, log)

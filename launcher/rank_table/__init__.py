@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from launcher.rank_table.finding import Finding
 from launcher.rank_table.reading import Reading, parse_rank_table, read_rank_table
-from launcher.rank_table.table import Device, RankTable, simulated_rank_table
+from launcher.rank_table.table import SIMULATED_SERVER, Device, RankTable
 from launcher.rank_table.waiting import RankTableTimeout, load_rank_table
 
 __all__ = [
+    "SIMULATED_SERVER",
     "Device",
     "Finding",
     "RankTable",
@@ -20,5 +21,4 @@ __all__ = [
     "load_rank_table",
     "parse_rank_table",
     "read_rank_table",
-    "simulated_rank_table",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-SIMULATED_SERVER = "localhost"
+SIMULATED_SERVER = "localhost"  # of ranks that have no other name for where they are
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,3 @@ class RankTable:
         for device in self.devices:
             found.setdefault(device.server_id, []).append(device)
         return found
-
-
-def simulated_rank_table(rank_size: int) -> RankTable:
-    """Return the table of ``rank_size`` ranks on this host, without any device."""
-    return RankTable(tuple(Device(rank, rank, SIMULATED_SERVER) for rank in range(rank_size)))

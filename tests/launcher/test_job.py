@@ -150,8 +150,8 @@ def test_an_entry_point_names_a_module_and_a_callable(name: str) -> None:
     )
 
 
-def test_engines_that_do_not_exist_yet_are_refused(job_file: Path) -> None:
-    assert "try 'auto' or 'local'" in refuse(job_file, engine="mpi")
+def test_an_engine_that_does_not_exist_is_refused(job_file: Path) -> None:
+    assert "'auto', 'local', 'hosts', 'mpi' or 'slurm'" in refuse(job_file, engine="pbs")
 
 
 def test_a_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:

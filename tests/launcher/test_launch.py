@@ -14,6 +14,7 @@ import pytest
 
 import launcher
 from launcher import cli, launch
+from launcher.engines.engine import Starter
 from launcher.errors import FolderInUseError, RankTableError
 from launcher.job import Job
 from launcher.outcome import Limits, Outcome, RootCause
@@ -44,6 +45,7 @@ class Ranks:
         folder: RunFolder,
         limits: Limits,
         watch: Callable[[Message], None],
+        starter: Starter,
     ) -> Outcome:
         self.specs, self.limits = specs, limits
         self.summary_at_start = folder.summary.read_text() if folder.summary.exists() else ""

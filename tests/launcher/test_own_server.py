@@ -18,7 +18,7 @@ def table_of(*servers: str, aliases: Mapping[str, tuple[str, ...]] | None = None
 
 
 def host(name: str = "worker-3", *addresses: str) -> Host:
-    return Host(cores=1, name=name, addresses=("127.0.0.1", "::1", *addresses))
+    return Host(cpus=(0,), name=name, addresses=("127.0.0.1", "::1", *addresses))
 
 
 ADDRESSES = table_of("10.0.0.1", "10.0.0.2")

@@ -11,13 +11,14 @@ import pytest
 from launcher.errors import HostError, JobError
 from launcher.host import Host, look_around
 from launcher.job import Job
-from launcher.placement import Placement, place
+from launcher.placement import Placement, count_ranks, place
 from launcher.rank_table import Device, RankTable
 from launcher.run_folder import RunFolder
+from launcher.site import Site
 
 MakeJob = Callable[..., Job]
-LAPTOP = Host(cores=4)
-ASCEND = Host(cores=192, ascend_devices=frozenset(range(8)))
+LAPTOP = Host(cpus=(0, 1, 2, 3))
+ASCEND = Host(cpus=tuple(range(192)), ascend_devices=frozenset(range(8)))
 TWO_SERVERS = RankTable(
     tuple(Device(rank, rank % 2, f"10.0.0.{rank // 2}", f"192.168.0.{rank}") for rank in range(4))
 )
@@ -30,7 +31,9 @@ def placed(
     table: RankTable | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Placement:
-    return place(job, table, host, RunFolder(Path("/out")), environment or {})
+    ranks = tuple(range(count_ranks(job, table)))
+    site = Site(ranks=ranks, host=host, environment=environment or {})
+    return place(job, table, [site], RunFolder(Path("/out")))
 
 
 def test_without_a_device_every_rank_is_simulated(make_job: MakeJob) -> None:
@@ -100,7 +103,7 @@ def test_the_log_level_of_mindspore_is_the_users_if_there_is_one(make_job: MakeJ
 def test_cores_are_shared_out_and_nobody_gets_less_than_one(
     make_job: MakeJob, ranks: int, threads: int | None, wanted: int
 ) -> None:
-    spec = placed(make_job(ranks=ranks, threads=threads), Host(cores=4)).specs[0]
+    spec = placed(make_job(ranks=ranks, threads=threads), Host(cpus=(0, 1, 2, 3))).specs[0]
     assert spec.threads == wanted
     assert spec.environment["OMP_NUM_THREADS"] == str(wanted)
 
@@ -137,7 +140,7 @@ def test_a_device_that_is_not_here_is_an_error(make_job: MakeJob, device: str) -
 
 
 def test_a_device_of_the_table_that_is_not_visible_is_an_error(make_job: MakeJob) -> None:
-    host = Host(cores=8, ascend_devices=frozenset({4, 5, 6, 7}))
+    host = Host(cpus=tuple(range(8)), ascend_devices=frozenset({4, 5, 6, 7}))
     with pytest.raises(HostError, match="rank 4 needs Ascend device 3.*visible are 4, 5, 6, 7"):
         placed(make_job(ranks=8), host, ONE_SERVER)
 
@@ -161,8 +164,8 @@ def test_simulated_ranks_are_shown_no_device(make_job: MakeJob) -> None:
     assert (spec.device, spec.environment["DEVICE_ID"]) == ("simulated", "7")
 
 
-def test_devices_of_several_servers_cannot_be_started_yet(make_job: MakeJob) -> None:
-    with pytest.raises(HostError, match="spans 2 servers"):
+def test_devices_of_several_servers_are_not_started_on_one_host(make_job: MakeJob) -> None:
+    with pytest.raises(HostError, match="ranks of 2 servers .* --engine hosts"):
         placed(make_job(ranks=4), ASCEND, TWO_SERVERS)
 
 

@@ -14,7 +14,7 @@ from launcher.host import Host
 from launcher.rank_table import hccn
 
 EXAMPLES = Path(__file__).parents[2] / "rank_tables"
-HOST = Host(cores=4, name="vm", addresses=("127.0.0.1", "10.0.0.2", "fe80::1"))
+HOST = Host(cpus=(0, 1, 2, 3), name="vm", addresses=("127.0.0.1", "10.0.0.2", "fe80::1"))
 
 
 @pytest.fixture(autouse=True)
@@ -142,7 +142,7 @@ def test_make_takes_the_only_address_of_the_host(capsys: pytest.CaptureFixture[s
 def test_make_does_not_choose_between_addresses(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    host = Host(cores=4, addresses=("10.0.0.2", "172.17.0.1"))
+    host = Host(cpus=(0, 1, 2, 3), addresses=("10.0.0.2", "172.17.0.1"))
     monkeypatch.setattr(rank_table_command, "look_around", lambda: host)
     assert run("make", "--devices", "0", "--no-device-ip") == 2
     assert "10.0.0.2, 172.17.0.1; name the one that" in capsys.readouterr().err

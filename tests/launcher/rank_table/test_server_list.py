@@ -15,7 +15,6 @@ from launcher.rank_table import (
     Finding,
     Reading,
     parse_rank_table,
-    simulated_rank_table,
 )
 
 EXAMPLES = Path(__file__).parents[3] / "rank_tables"
@@ -454,9 +453,3 @@ def test_clusters_of_any_shape_are_doubtful_at_most(
     reading = read(two_servers | {"cluster_list": clusters})
     assert reading.table is not None
     assert len(reading.warnings) == 2  # each server is in no cluster
-
-
-def test_simulated_ranks_need_no_table() -> None:
-    table = simulated_rank_table(3)
-    assert [(device.rank, device.device_id) for device in table.devices] == [(0, 0), (1, 1), (2, 2)]
-    assert len(table.servers) == 1

@@ -1,0 +1,191 @@
+"""Gather the members of a job, and start ranks on their hosts as if these were one host."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import zmq
+
+from launcher.cluster.engine import ClusterEngine
+from launcher.cluster.errors import MemberLostError, MembersMissingError, OtherJobError
+from launcher.cluster.line import HeadLine, Said
+from launcher.cluster.outer import Outer
+from launcher.collector import Where
+from launcher.engines.local import PRELOAD, LocalEngine
+from launcher.errors import JobError
+from launcher.site import Site
+from workers.spec import WorkerSpec
+
+PARTING_S = 10.0  # for members to leave; they need milliseconds
+_TELL_S = 10.0
+
+
+@dataclass(frozen=True)
+class Member:
+    """Who has come: by what ZeroMQ knows it, and by what people do."""
+
+    identity: bytes
+    name: str
+    site: Site
+
+
+class Head:
+    """Leads a job whose ranks start elsewhere too. A ``Starter`` and a context manager."""
+
+    def __init__(
+        self,
+        line: HeadLine,
+        expected: Mapping[str, tuple[int, ...]],
+        own: Site | None,
+        tell: Callable[[str], None],
+        start_members: Callable[[], Outer] | None = None,
+    ) -> None:
+        """Wait for nobody yet.
+
+        Args:
+            expected: name of each member -> its ranks.
+            own: where the ranks of this process's host start, if it has any.
+            start_members: calls mpirun or srun, if somebody else does not.
+        """
+        self._line, self._expected, self._own = line, expected, own
+        self._tell, self._start_members = tell, start_members
+        self._outer: Outer | None = None
+        self._members: dict[str, Member] = {}
+        self.exit_code = 0  # what members leave with
+        self.job: Mapping[str, Any] = {}  # what theirs must be like, where they have one
+        self.collector = Where(listen="*", port=None)
+
+    @property
+    def ranks(self) -> int:
+        """How many ranks all of them have."""
+        own = self._own.ranks if self._own else ()
+        return len(own) + sum(map(len, self._expected.values()))
+
+    def sites(self, ranks: int, limit_s: float) -> list[Site]:
+        """Return where all ranks of the job start, once every member has come.
+
+        Raises:
+            JobError: the job has another number of ranks.
+            MembersMissingError: the time is over.
+            LauncherError: a member is gone again, or has come with another job.
+        """
+        if ranks != self.ranks:
+            what = f"{ranks}, but {self.ranks} processes were started"
+            raise JobError.about("ranks", what, "leave it out, or start as many")
+        if self._start_members is not None:
+            self._outer = self._start_members()
+        deadline_s = time.monotonic() + limit_s
+        next_line_s = time.monotonic() + _TELL_S
+        while missing := sorted(self._expected.keys() - self._members.keys()):
+            now_s = time.monotonic()
+            if now_s >= deadline_s:
+                raise MembersMissingError(missing, limit_s)
+            if now_s >= next_line_s:
+                some = f"{missing[0]}{' and others' if missing[1:] else ''}"
+                self._tell(f"{len(missing)} of {len(self._expected)} have not come: {some}")
+                next_line_s = now_s + _TELL_S
+            self._poll(min(deadline_s, next_line_s) - now_s)
+            if self._outer is not None:
+                self._outer.check()
+            for identity, words in self._line.receive():
+                self._welcome(identity, words)
+        own = [self._own] if self._own else []
+        return own + [member.site for member in self._members.values()]
+
+    def conclude(self, exit_code: int) -> None:
+        """Take note of what the job came to: its members leave with it."""
+        self.exit_code = exit_code
+
+    def start(self, specs: Sequence[WorkerSpec], log: Path) -> ClusterEngine:
+        """Start each rank on its host."""
+        homes = {rank: m for m in self._members.values() for rank in m.site.ranks}
+        if specs[0].device in PRELOAD:
+            homes = self._gathered(homes)
+        at_home = [spec for spec in specs if spec.rank not in homes]
+        engine = ClusterEngine(
+            self._line,
+            {rank: member.identity for rank, member in homes.items()},
+            {member.identity: member.name for member in self._members.values()},
+            LocalEngine(at_home, log) if at_home else None,
+            self._outer,
+        )
+        engine.start([spec for spec in specs if spec.rank in homes], log)
+        return engine
+
+    def _gathered(self, homes: Mapping[int, Member]) -> dict[int, Member]:
+        """Let one process of each host start all its ranks: they import MindSpore once."""
+        leaders: dict[str, Member] = {}
+        own = self._own.host.machine if self._own else None
+        for _, member in sorted(homes.items()):
+            leaders.setdefault(member.site.host.machine, member)
+        return {
+            rank: leaders[member.site.host.machine]
+            for rank, member in homes.items()
+            if member.site.host.machine != own
+        }
+
+    def _welcome(self, identity: bytes, words: Said) -> None:
+        known = next((m for m in self._members.values() if m.identity == identity), None)
+        match words:
+            case {"say": "hello", "name": str(name), "site": site, "job": job}:
+                if name not in self._expected or name in self._members:
+                    why = f"{name} is none of the others' names, or has come already"
+                    self._line.send(identity, do="leave", exit_code=2, why=why)
+                    return
+                ranks = self._expected[name]
+                found = replace(Site.from_dict(site), ranks=ranks, is_remote=True)
+                self._members[name] = Member(identity, name, found)
+                for key in sorted(job.keys() & self.job.keys()):
+                    if job[key] != self.job[key]:
+                        raise OtherJobError(name, key, job[key], self.job[key])
+            case {"say": "gone" | "interrupted" as what} if known is not None:
+                if what == "gone":
+                    del self._members[known.name]
+                raise MemberLostError(known.name)
+
+    def _poll(self, timeout_s: float) -> None:
+        poller = zmq.Poller()
+        for source in (*self._line.sources, *(self._outer.sources if self._outer else ())):
+            poller.register(source, zmq.POLLIN)
+        poller.poll(math.ceil(max(0.0, timeout_s) * 1000))
+
+    def __enter__(self) -> Head:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is not None:
+            self.exit_code = getattr(error, "exit_code", 1)
+        self._part(str(error or ""))
+        self._line.close()
+        if self._outer is not None:
+            self._outer.close()
+
+    def _part(self, why: str) -> None:
+        """Let all members go, and those too that come only now; return when they have gone."""
+        told: set[bytes] = set()
+        staying = {member.identity for member in self._members.values()}
+        late = self._start_members is None  # and nobody else tells them
+        missing = set(self._expected) - self._members.keys() if late else set()
+        deadline_s = time.monotonic() + PARTING_S
+        while (staying or missing) and time.monotonic() < deadline_s:
+            for identity in staying - told:
+                self._line.send(identity, do="leave", exit_code=self.exit_code, why=why)
+            told |= staying
+            self._poll(deadline_s - time.monotonic())
+            for identity, words in self._line.receive():
+                if words["say"] == "gone":
+                    staying.discard(identity)
+                elif words["say"] == "hello" and words.get("name") in missing:
+                    missing.discard(words["name"])
+                    staying.add(identity)

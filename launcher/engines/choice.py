@@ -1,0 +1,93 @@
+"""Decide which engine a job gets, and lead it."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from launcher.child import with_our_code
+from launcher.cluster import hosts
+from launcher.cluster.address import HeadAddress
+from launcher.cluster.head import Head
+from launcher.cluster.line import HeadLine
+from launcher.cluster.outer import Outer
+from launcher.cluster.slots import VARIABLE, name_slot, reachable_addresses
+from launcher.curve import Keys
+from launcher.engines.engine import Starter
+from launcher.engines.local import LocalStarter
+from launcher.engines.mpi import mpirun_command
+from launcher.engines.slurm import srun_command
+from launcher.errors import JobError
+from launcher.host import Host, look_around
+from launcher.job import Job
+from launcher.own_server import find_own_server
+from launcher.placement import clean_environment, count_ranks
+from launcher.rank_table import RankTable
+
+_SLOT_PROGRAM = (sys.executable, "-P", "-m", "launcher.cluster")
+
+
+def choose_engine(job: Job, table: RankTable | None, host: Host) -> str:
+    """Return the engine of a job; simulated ranks of several servers fit on one host."""
+    if job.engine != "auto":
+        return job.engine
+    here = host.gpu_devices if job.device == "gpu" else host.ascend_devices
+    if table is not None and len(table.servers) > 1 and job.device != "cpu" and here:
+        return "hosts"
+    return "local"
+
+
+def own_server(job: Job, table: RankTable | None, environment: Mapping[str, str]) -> str | None:
+    """Return which server of the rank table this host is, if the job runs on several hosts.
+
+    Raises:
+        JobError: the job runs on several hosts but has no rank table of several servers.
+        HostError: this host is none of them.
+    """
+    host = look_around()
+    if choose_engine(job, table, host) != "hosts":
+        return None
+    if table is None or len(table.servers) < 2:
+        raise JobError.about("engine", "hosts, but no rank table names several", "--rank-table")
+    return find_own_server(table, host, environment, job.node)
+
+
+@contextmanager
+def leading(
+    job: Job, table: RankTable | None, environment: Mapping[str, str]
+) -> Iterator[Starter]:
+    """Return what starts the ranks of a job that this process leads; ends it all on exit."""
+    server = own_server(job, table, environment)
+    if server is not None and table is not None:
+        with hosts.leading(job, table, server) as head:
+            yield head
+    elif job.engine in ("mpi", "slurm"):
+        with _leading_slots(job, count_ranks(job, table), environment) as head:
+            yield head
+    else:
+        yield LocalStarter(environment)
+
+
+@contextmanager
+def _leading_slots(job: Job, ranks: int, environment: Mapping[str, str]) -> Iterator[Head]:
+    """Have mpirun or srun start a slot for each rank, once they are needed."""
+    make = mpirun_command if job.engine == "mpi" else srun_command
+    command = make(job, ranks, environment)
+    secret = secrets.token_hex(32)
+    line = HeadLine(Keys.shared(secret), job.port)
+    addresses = reachable_addresses(look_around())
+    address = HeadAddress(addresses=addresses, port=line.port, secret=secret)
+    told = with_our_code(clean_environment(environment, job.threads or 1))
+
+    def start() -> Outer:
+        return Outer([*command, *_SLOT_PROGRAM], {**told, VARIABLE: address.to_json()})
+
+    expected = {name_slot(rank): (rank,) for rank in range(ranks)}
+    with Head(line, expected, None, _tell, start) as head:
+        yield head
+
+
+def _tell(line: str) -> None:
+    print(f"launcher: {line}", file=sys.stderr)
