@@ -64,8 +64,10 @@ def _collectives(program: Program) -> Iterator[dict[str, Any]]:
         if isinstance(step, Compute):
             continue
         if isinstance(step, Reduce):
-            op, group = "AllReduce", reduction_groups(step.source.layout, step.axes)[0]
+            op, group = step.kind, reduction_groups(step.source.layout, step.axes)[0]
             elements = math.prod(step.source.local.shape)
+            if op == "ReduceScatter":
+                elements = (len(group) - 1) * math.prod(step.target.local.shape)
         else:
             shape = step.source.value.shape
             transfer = plan_redistribution(step.source.layout, step.target.layout, shape)[0]

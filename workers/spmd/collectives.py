@@ -5,7 +5,7 @@ What is large goes in pieces, so that it passes through caches and takes little 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,6 +71,48 @@ def _piece(transfer: Transfer, block: Region) -> _Piece:
             takes[copy.source_rank] = common.relative_to(block).as_slices()
             targets.append(common.relative_to(copy.source).placed_in(copy.target).as_slices())
     return _Piece(block.as_slices(), gives, takes, tuple(targets))
+
+
+class ReduceScatter:
+    """Combine the arrays of a group, each rank its part of them: prepared once."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        kept: Mapping[int, Region],
+        shape: tuple[int, ...],
+        itemsize: int,
+        how: str,
+        call: str,
+    ) -> None:
+        """Prepare; ``kept``: which part of arrays of this shape each rank of the group keeps."""
+        self._transport, self._group = transport, tuple(kept)
+        self._own, self._how, self._call = kept[transport.rank], how, call
+        blocks = row_blocks(shape, transport.piece_bytes // itemsize)
+        self._pieces = [self._piece(kept, block) for block in blocks]
+
+    def __call__(self, array: np.ndarray) -> np.ndarray:
+        """Return this rank's part of the combined arrays."""
+        out = np.empty(self._own.shape, array.dtype)
+        for piece in self._pieces:
+            held = array[piece.source]
+            parts = self._transport.swap(
+                self._call, self._group, held, piece.gives, piece.takes
+            )
+            for target in piece.targets:
+                out[target] = _combined(parts, self._how)
+        return out
+
+    def _piece(self, kept: Mapping[int, Region], block: Region) -> _Piece:
+        gives = {}
+        for rank, box in kept.items():
+            if (common := box.intersect(block)) is not None:
+                gives[rank] = common.relative_to(block).as_slices()
+        own = self._own.intersect(block)
+        if own is None:
+            return _Piece(block.as_slices(), gives, {}, ())
+        takes = dict.fromkeys(self._group, own.relative_to(block).as_slices())
+        return _Piece(block.as_slices(), gives, takes, (own.relative_to(self._own).as_slices(),))
 
 
 def all_gather(

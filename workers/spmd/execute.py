@@ -14,7 +14,7 @@ from workers.spmd.graph import Constant, Operand
 from workers.spmd.operators import kernel, look_up
 from workers.spmd.partition import values_of
 from workers.spmd.program import Compute, Program, Redistribute, Reduce, Step
-from workers.spmd.redistribution import plan_redistribution, reduction_groups
+from workers.spmd.redistribution import plan_redistribution, reduction_groups, scatter
 from workers.spmd.transport import Transport
 from workers.tensors import to_arrays, to_tensor
 
@@ -101,16 +101,23 @@ class RankProgram:
     def _prepare_reduction(self, step: Reduce) -> Callable[[Values], None]:
         group = reduction_groups(step.source.layout, step.axes)[self._rank]
         value = step.source.value
-        call = f"AllReduce ({step.how}) after {step.after} of {value.dtype}{list(value.shape)}"
+        call = f"{step.kind} ({step.how}) after {step.after} of {value.dtype}{list(value.shape)}"
         transport = self._transport
         assert transport is not None  # a split axis has more than one rank
+        reduce: Callable[[np.ndarray], np.ndarray]
+        if step.kind == "AllReduce":
+            reduce = partial(collectives.all_reduce, transport, group, how=step.how, call=call)
+        else:
+            scattering = scatter(step.source.layout, step.target.layout, value.shape, group)
+            itemsize = STORAGE[value.dtype].itemsize
+            reduce = collectives.ReduceScatter(
+                transport, scattering, step.source.local.shape, itemsize, step.how, call
+            )
 
-        def reduce(values: Values) -> None:
-            array = values[value.name].asnumpy()
-            total = collectives.all_reduce(transport, group, array, step.how, call)
-            values[step.target.value.name] = to_tensor(total)
+        def run(values: Values) -> None:
+            values[step.target.value.name] = to_tensor(reduce(values[value.name].asnumpy()))
 
-        return reduce
+        return run
 
 
 def _copy_own(copies: Any, array: np.ndarray, out: np.ndarray) -> None:

@@ -122,23 +122,16 @@ class _Partition:
         self._compute(node, operands, outputs, changes, looked_up, bool(partial))
         for placed, dims in zip(outputs, signature.outputs, strict=True):
             if partial:
-                self._reduce(node, placed, partial, signature.reduction)
-            if division.scattered:
-                self._scatter(node, placed, division.scattered_layout(dims))
+                layout = division.scattered_layout(dims) if division.scattered else placed.layout
+                self._reduce(node, placed, layout, partial, signature.reduction)
 
-    def _reduce(self, node: Node, placed: Placed, axes: tuple[int, ...], how: str) -> None:
+    def _reduce(
+        self, node: Node, placed: Placed, layout: Layout, axes: tuple[int, ...], how: str
+    ) -> None:
+        """Reduce partial results; each rank keeps what ``layout`` gives it."""
         source = Placed(_renamed(placed.value, "partial"), placed.layout)
-        self.steps.append(Reduce(source, placed, axes, how, node))
-
-    def _scatter(self, node: Node, placed: Placed, layout: Layout) -> None:
-        """Keep a part of what was reduced: with the step before it, a Reduce-Scatter."""
-        whole = Placed(_renamed(placed.value, "reduced"), placed.layout)
-        last = self.steps[-1]
-        assert isinstance(last, Reduce)  # what is scattered was contracted
-        self.steps[-1] = replace(last, target=whole)
-        kept = Placed(placed.value, layout)
-        self.steps.append(Redistribute(whole, kept, node))
-        self.placed[kept.value.name] = kept
+        target = self.placed[placed.value.name] = Placed(placed.value, layout)
+        self.steps.append(Reduce(source, target, axes, how, node))
 
     def _reshape(self, node: Node) -> None:
         """Reshape what each rank has, after gathering the splits that the new shape cannot keep."""

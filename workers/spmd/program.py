@@ -50,10 +50,15 @@ class Reduce:
     """Combine the partial results of ranks that differ on some axes of the device matrix."""
 
     source: Placed  # every rank of a group holds a partial result of this slice
-    target: Placed
+    target: Placed  # the whole slice (AllReduce), or each rank's part of it (ReduceScatter)
     axes: tuple[int, ...]  # of the layout's device matrix
     how: str  # "sum", "mean", "max" or "min"
     after: Node  # whose results are partial
+
+    @property
+    def kind(self) -> str:
+        """MindSpore's name of the collective."""
+        return "AllReduce" if self.source.layout == self.target.layout else "ReduceScatter"
 
 
 Step = Union[Compute, Redistribute, Reduce]

@@ -76,6 +76,15 @@ def reduction_groups(layout: Layout, axes: tuple[int, ...]) -> Mapping[int, tupl
     return {rank: tuple(members[key]) for rank, key in keys.items()}
 
 
+def scatter(
+    source: Layout, target: Layout, shape: tuple[int, ...], group: tuple[int, ...]
+) -> Mapping[int, Region]:
+    """Return which part of their slice each rank of a group keeps; all hold the same slice."""
+    return {
+        rank: target.region(rank, shape).relative_to(source.region(rank, shape)) for rank in group
+    }
+
+
 def _groups(reads: Mapping[int, set[int]]) -> dict[int, tuple[int, ...]]:
     """Return for each rank the ranks that are connected with it by somebody's reading."""
     group_of = {rank: {rank} for rank in reads}

@@ -113,6 +113,10 @@ def lockstep() -> Callable[..., Any]:
                 for rank in range(size):
                     total = combine(np.stack([partial[m] for m in groups[rank]]), axis=0)
                     total = np.asarray(total, partial[rank].dtype)
+                    shape = step.source.value.shape
+                    held = step.source.layout.region(rank, shape)
+                    kept = step.target.layout.region(rank, shape).relative_to(held)
+                    total = np.array(total[kept.as_slices()])
                     ranks[rank][step.target.value.name] = to_tensor(total)
         outputs = list(values_of(program.outputs))
         return [tuple(to_array(values[v.name]) for v in outputs) for values in ranks]

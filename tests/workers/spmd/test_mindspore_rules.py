@@ -155,27 +155,42 @@ def test_axes_of_one_device_are_not_reported(layouts):
 
 
 def reduced(program):
-    from workers.spmd.program import Redistribute, Reduce
+    from workers.spmd.program import Reduce
 
-    steps = list(program.steps)
-    (index,) = [i for i, step in enumerate(steps) if isinstance(step, Reduce)]
-    after = steps[index + 1] if len(steps) > index + 1 else None
-    scatters = isinstance(after, Redistribute) and after.source == steps[index].target
-    return steps[index], after.target.layout.split_counts if scatters else None
+    (step,) = [step for step in program.steps if isinstance(step, Reduce)]
+    return step.kind, step.target.layout.split_counts
 
 
 @pytest.mark.parametrize(
-    "make, operands, strategy, out_strategy, wanted",
+    "make, operands, strategy, out_strategy, wanted, received",
     [
-        (lambda ops: ops.Gather(), [(256, 64, F), (8, 8, N), 0], ((8, 1), (1, 1)), None, (8, 1, 1)),
-        (lambda ops: ops.MatMul(), [(8, 16, F), (16, 8, F)], ((2, 4), (4, 1)), ((8, 1),), (8, 1)),
+        (
+            lambda ops: ops.MatMul(),
+            [(8, 16, F), (16, 8, F)],
+            ((2, 4), (4, 1)),
+            ((8, 1),),
+            (8, 1),
+            3 * 8 * 4,
+        ),
+        (
+            lambda ops: ops.Gather(),
+            [(256, 64, F), (8, 8, N), 0],
+            ((8, 1), (1, 1)),
+            None,
+            (8, 1, 1),
+            7 * 8 * 64 * 4,
+        ),
     ],
 )
 def test_a_contraction_may_leave_its_result_split(
-    layouts, make, operands, strategy, out_strategy, wanted
+    layouts, make, operands, strategy, out_strategy, wanted, received
 ):
+    from workers.layout_report import report
+
     _, program = layouts(make, operands, strategy, out_strategy)
-    assert reduced(program)[1] == wanted  # MindSpore: a ReduceScatter
+    assert reduced(program) == ("ReduceScatter", wanted)
+    (collective,) = [c for c in report(program)["collectives"] if c["op"] == "ReduceScatter"]
+    assert collective["bytes"] == received
 
 
 @pytest.mark.parametrize(
@@ -184,7 +199,7 @@ def test_a_contraction_may_leave_its_result_split(
 def test_or_whole(layouts, rows, out_strategy):
     operands = [(256, 64, F), (rows, 8, N), 0]
     _, program = layouts(lambda ops: ops.Gather(), operands, ((8, 1), (1, 1)), out_strategy)
-    assert reduced(program)[0].target.layout.split_counts == (1, 1, 1)
+    assert reduced(program) == ("AllReduce", (1, 1, 1))
 
 
 @pytest.mark.parametrize("product_last, wanted", [(False, [8]), (True, [2, 4])])
