@@ -10,7 +10,7 @@ from launcher.errors import JobError, LauncherError, Problem
 from launcher.rank_table import parse_rank_table
 from workers.resharding.checkpoint import open_checkpoint
 from workers.resharding.checkpoint_file import read_index
-from workers.resharding.errors import ReshardError
+from workers.resharding.errors import DecryptionError, EncryptedCheckpointError, ReshardError
 from workers.resharding.layout import Layout
 from workers.resharding.picture import draw
 from workers.resharding.saved import SlicedCheckpoint
@@ -40,6 +40,8 @@ def inspect(file: str, strategy: str | None, key: bytes | None) -> dict[str, Any
     for reader in readers if path.is_file() else readers[1:]:
         try:
             return reader()
+        except (EncryptedCheckpointError, DecryptionError):
+            raise  # it is a checkpoint
         except (ReshardError, LauncherError) as error:
             failures.append(str(error))
     raise JobError("", [Problem("inspect", failure) for failure in failures])

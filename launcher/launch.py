@@ -57,6 +57,8 @@ def prepare(job: Job, given: RankTable | None, starter: Starter) -> Prepared:
     checked = preflight.verify_content(job, checkpoint)
     sites = starter.sites(ranks, job.phase_timeout)
     placement = place(job, given, sites, folder)
+    if checkpoint is not None:
+        placement = placement.with_checkpoint(checkpoint.version)
     return Prepared(job, folder, placement, checkpoint, checked, starter)
 
 

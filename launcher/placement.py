@@ -36,6 +36,11 @@ class Placement:
     specs: tuple[WorkerSpec, ...]  # specs[rank]
     headline: str  # for people: how many ranks, on what
 
+    def with_checkpoint(self, version: str) -> Placement:
+        """Return the same, where each rank knows which files it must find."""
+        specs = (replace(spec, checkpoint_version=version) for spec in self.specs)
+        return replace(self, specs=tuple(specs))
+
 
 def place(
     job: Job, given: RankTable | None, sites: Sequence[Site], folder: RunFolder

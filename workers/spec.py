@@ -34,6 +34,7 @@ class WorkerSpec:
     batch_size: int | None = None  # given to the data's callable, if that takes it
     dataset_sink_mode: bool = False
     checkpoint: str | None = None  # absolute pattern, may hold {rank}
+    checkpoint_version: str | None = None  # of its files, when the launcher checked them
     strategy: str | None = None  # absolute path of the strategy file (or folder of stages)
     key_file: str | None = None  # of an encrypted checkpoint
     allow_missing: tuple[str, ...] = ()  # patterns: parameters that may keep initial values

@@ -24,7 +24,9 @@ from workers.link import Link, exit_code_of
 from workers.protocol import RankReport, checksum
 from workers.resharding.checkpoint import open_checkpoint
 from workers.resharding.encryption import read_key
+from workers.resharding.errors import CheckpointChangedError
 from workers.resharding.execute import execute
+from workers.resharding.memory import require_memory
 from workers.resharding.plan import matches, plan_rank
 from workers.runtimes.runtime import Evaluator, Runtime, WantedParameter
 from workers.spec import WorkerSpec
@@ -212,7 +214,10 @@ def read_slices(
         )
     key = read_key(spec.key_file, os.environ)
     checkpoint = open_checkpoint(spec.checkpoint, spec.strategy, key)
+    if spec.checkpoint_version not in (None, checkpoint.version):
+        raise CheckpointChangedError(spec.checkpoint)
     plan = plan_rank(checkpoint, wanted, spec.rank, spec.allow_missing)
+    require_memory(plan)
     return execute(plan), plan.bytes_to_read
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -23,6 +24,7 @@ from workers.protocol import (
     Prediction,
     PredictionDigest,
 )
+from workers.resharding.checkpoint import open_checkpoint
 from workers.resharding.checkpoint_file import write_checkpoint
 from workers.resharding.layout import Layout
 from workers.runtimes.runtime import WantedParameter
@@ -245,6 +247,19 @@ def test_a_parameter_that_may_be_missing_is_left_to_the_runtime_and_reported(
     done = messages[-1]
     assert isinstance(done, Done) and done.report.initial == ("head.bias",)
     assert "no file has head.bias" in capfd.readouterr().out
+
+
+def test_files_other_than_those_that_were_checked_are_refused(live: Live, tmp_path: Path) -> None:
+    path = tmp_path / "whole.ckpt"
+    write_checkpoint(path, {"scale": np.arange(6, dtype=np.float32)})
+    version = open_checkpoint(str(path)).version
+    runtime = Multiplier()
+    runtime.layouts = {"scale": WantedParameter(Layout((2,), ((0,),)), (6,), "Float32")}
+    assert live(runtime, checkpoint=str(path), checkpoint_version=version)[0] == 0
+    os.utime(path, ns=(0, 0))
+    exit_code, messages = live(runtime, checkpoint=str(path), checkpoint_version=version)
+    assert exit_code == 2
+    assert "not those that were checked" in failure(messages).message
 
 
 def test_without_any_checkpoint_all_parameters_may_be_initial(live: Live) -> None:

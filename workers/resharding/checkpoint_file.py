@@ -20,6 +20,7 @@ from workers.resharding.errors import (
     CheckpointFormatError,
     DecryptionError,
     EncryptedCheckpointError,
+    UnreadableFileError,
 )
 from workers.resharding.index import (
     CheckpointIndex,
@@ -59,7 +60,8 @@ def read_index(path: str | Location, key: bytes | None = None) -> CheckpointInde
         key: opens the file if it is encrypted.
 
     Raises:
-        CheckpointFormatError: the file cannot be opened, is no checkpoint, or is torn.
+        UnreadableFileError: the file cannot be opened.
+        CheckpointFormatError: it is no checkpoint, or is torn.
         EncryptedCheckpointError, DecryptionError: the key is missing, or another one.
     """
     if isinstance(path, RemoteFile):
@@ -68,7 +70,7 @@ def read_index(path: str | Location, key: bytes | None = None) -> CheckpointInde
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except OSError as error:
-        raise CheckpointFormatError(str(path), 0, f"cannot be opened: {error.strerror}") from error
+        raise UnreadableFileError(str(path), str(error.strerror)) from error
     try:
         identity = FileIdentity.of(descriptor)
         window = _Window(lambda nbytes, start: os.pread(descriptor, nbytes, start), _AHEAD_NBYTES)
@@ -76,7 +78,7 @@ def read_index(path: str | Location, key: bytes | None = None) -> CheckpointInde
     except WireError as error:
         raise CheckpointFormatError(str(path), error.offset, error.reason) from error
     except OSError as error:
-        raise CheckpointFormatError(str(path), 0, f"cannot be read: {error.strerror}") from error
+        raise UnreadableFileError(str(path), str(error.strerror)) from error
     finally:
         os.close(descriptor)
 

@@ -75,6 +75,17 @@ class StrategyFileError(ReshardError):
         return f"strategy {self.path}: {self.reason}"
 
 
+class UnreadableFileError(ReshardError):
+    """The system does not let a file be read."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path, self.reason = path, reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: cannot be read: {self.reason}"
+
+
 class CheckpointFormatError(ReshardError):
     """A checkpoint file is torn, or is none."""
 
@@ -98,8 +109,8 @@ class EncryptedCheckpointError(ReshardError):
 
     def __str__(self) -> str:
         return (
-            f"{self.path}: the file is encrypted ({self.cipher}); give its key, in a file or in"
-            " hexadecimal in the environment variable LAUNCHER_CHECKPOINT_KEY"
+            f"{self.path}: the file is encrypted ({self.cipher}); give its key with --key-file"
+            " FILE, or in hexadecimal in the environment variable LAUNCHER_CHECKPOINT_KEY"
         )
 
 
@@ -400,6 +411,35 @@ class FileChangedError(ReshardError):
 
     def __str__(self) -> str:
         return f"{self.path} has changed since its index was read; wait until its writer is done"
+
+
+class CheckpointChangedError(ReshardError):
+    """A rank finds other files than those that were checked before it was started."""
+
+    def __init__(self, pattern: str) -> None:
+        super().__init__(pattern)
+        self.pattern = pattern
+
+    def __str__(self) -> str:
+        return (
+            f"{self.pattern}: the files are not those that were checked before the ranks started:"
+            " a newer step was saved, they were written meanwhile, or this host has others; name"
+            " one step in the pattern, or wait until the writer is done"
+        )
+
+
+class NoMemoryError(ReshardError):
+    """The slices of a rank do not fit into the memory of its host."""
+
+    def __init__(self, rank: int, needed: int, available: int) -> None:
+        super().__init__(rank, needed, available)
+        self.rank, self.needed, self.available = rank, needed, available
+
+    def __str__(self) -> str:
+        return (
+            f"the slices of rank {self.rank} take {self.needed:,} bytes, {self.available:,} are"
+            " available on its host; divide the network over more ranks or hosts"
+        )
 
 
 class TargetFolderError(ReshardError):

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from workers.resharding.encryption import DecryptedSource
-from workers.resharding.errors import FileChangedError
+from workers.resharding.errors import FileChangedError, UnreadableFileError
 from workers.resharding.index import CheckpointIndex, FileIdentity
 from workers.resharding.local_files import is_local
 from workers.resharding.remote.address import Location, RemoteFile
@@ -167,7 +167,10 @@ class _ReadBytes:
         room = self._workspace.room(stop - start)
         position = start
         while position < stop:  # the system may give less than what was asked for
-            count = os.preadv(self._descriptor, [room[position - start :]], position)
+            try:
+                count = os.preadv(self._descriptor, [room[position - start :]], position)
+            except OSError as error:  # of a disk, or of the server of a network file system
+                raise UnreadableFileError(self._path, str(error.strerror)) from error
             if count == 0:
                 raise FileChangedError(self._path)
             position += count

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -125,6 +126,11 @@ class LoadPlan:
             for read in part.reads:
                 count[read.path] += read.source.num_elements * part.itemsize
         return count
+
+    @property
+    def nbytes(self) -> int:
+        """The memory that the slices take."""
+        return sum(math.prod(part.shape) * part.itemsize for part in self.slices)
 
     @property
     def bytes_to_read(self) -> int:

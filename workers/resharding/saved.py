@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -54,3 +55,10 @@ class SlicedCheckpoint:
     parameters: Mapping[str, SavedParameter]  # optimizer state and counters among them
     named: frozenset[str] = frozenset()  # by the strategy, also if no file has them
     unnamed_slices: frozenset[str] = frozenset()  # not by the strategy, and yet no whole tensors
+
+    @property
+    def version(self) -> str:
+        """A text that changes with the files; the same on all hosts that share them."""
+        files = self.files.items()
+        told = [(rank, str(i.path), i.identity.size, i.identity.mtime_ns) for rank, i in files]
+        return hashlib.sha256(repr(told).encode()).hexdigest()

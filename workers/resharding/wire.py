@@ -46,6 +46,9 @@ class WireError(Exception):
         super().__init__(offset, reason)
         self.offset, self.reason = offset, reason
 
+    def __str__(self) -> str:
+        return f"{self.reason} at byte {self.offset}"
+
 
 def fields(source: Source, start: int, stop: int) -> Iterator[Field]:
     """Yield the fields of the message ``source[start:stop]``, in order.

@@ -22,6 +22,7 @@ from workers.resharding.errors import (
     SliceMismatchError,
     StrategyFileError,
     StrategyNeededError,
+    UnreadableFileError,
 )
 from workers.resharding.execute import execute
 from workers.resharding.layout import Layout
@@ -249,7 +250,7 @@ def test_a_folder_of_whole_files_gives_its_newest_step(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_without_a_strategy_is_named(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointFormatError, match="no.ckpt: cannot be opened"):
+    with pytest.raises(UnreadableFileError, match="no.ckpt: cannot be read"):
         open_checkpoint(str(tmp_path / "no.ckpt"))
 
 

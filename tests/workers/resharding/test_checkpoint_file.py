@@ -11,7 +11,11 @@ from hypothesis import strategies as st
 
 from workers.resharding import wire
 from workers.resharding.checkpoint_file import Chunk, SavedTensor, read_index, write_checkpoint
-from workers.resharding.errors import CheckpointFormatError, EncryptedCheckpointError
+from workers.resharding.errors import (
+    CheckpointFormatError,
+    EncryptedCheckpointError,
+    UnreadableFileError,
+)
 
 
 def value(name: str, dtype: str, dims: list[int], content: bytes, packed: bool = False) -> bytes:
@@ -114,9 +118,9 @@ def test_an_encrypted_file_is_called_by_its_name(magic: int, cipher: str, tmp_pa
 
 
 def test_what_cannot_be_opened_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointFormatError, match="no.ckpt: cannot be opened: No such file"):
+    with pytest.raises(UnreadableFileError, match="no.ckpt: cannot be read: No such file"):
         read_index(tmp_path / "no.ckpt")
-    with pytest.raises(CheckpointFormatError, match="Is a directory"):
+    with pytest.raises(UnreadableFileError, match="Is a directory"):
         read_index(tmp_path)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import signal
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import pytest
 from workers.resharding import file_bytes
 from workers.resharding.checkpoint import open_checkpoint
 from workers.resharding.checkpoint_file import read_index, write_checkpoint
-from workers.resharding.errors import FileChangedError
+from workers.resharding.errors import FileChangedError, UnreadableFileError
 from workers.resharding.execute import execute
 from workers.resharding.file_bytes import open_bytes
 from workers.resharding.layout import Layout
@@ -150,3 +151,30 @@ MOUNTS = parse_mounts(
 def test_a_file_is_local_if_its_file_system_is_known_to_be(path: str, local: bool) -> None:
     assert is_local(Path(path), MOUNTS) is local
     assert is_local(Path(path), ()) is False
+
+
+def test_short_reads_are_continued(
+    remote: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_checkpoint(tmp_path / "c.ckpt", {"w": np.arange(100, dtype=np.uint8)})
+    index, real = read_index(tmp_path / "c.ckpt"), os.preadv
+    monkeypatch.setattr(os, "preadv", lambda fd, into, at: real(fd, [into[0][:7]], at))
+    with open_bytes(index) as file:
+        offset = index.tensors["w"].chunks[0].offset
+        assert bytes(file.view(offset, offset + 100)) == bytes(range(100))
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE])
+def test_a_disk_or_server_that_fails_is_told_with_the_file(
+    code: int, remote: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_checkpoint(tmp_path / "c.ckpt", {"w": np.ones(4, np.float32)})
+    index = read_index(tmp_path / "c.ckpt")
+
+    def fail(*_: object) -> int:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "preadv", fail)
+    with pytest.raises(UnreadableFileError, match=f"c.ckpt: cannot be read: {os.strerror(code)}"):
+        with open_bytes(index) as file:
+            file.view(0, 8)
