@@ -172,6 +172,11 @@ def _add_network_flags(parser: argparse.ArgumentParser) -> None:
         "--task", choices=("predict", "eval"), help="eval: metrics of a labelled dataset"
     )
     group.add_argument(
+        "--parallel-mode",
+        choices=("semi_auto_parallel", "data_parallel"),
+        help="data_parallel: whole weights on every rank, and a part of the data",
+    )
+    group.add_argument(
         "--dataset", metavar="M:F", help="eval: returns (input, label) batches, or a dataset"
     )
     group.add_argument(

@@ -115,6 +115,8 @@ class Job(BaseModel):
 
     task: Literal["predict", "eval"] = "predict"
     """Predict, or evaluate as Model.eval of MindSpore does."""
+    parallel_mode: Literal["semi_auto_parallel", "data_parallel"] = "semi_auto_parallel"
+    """How ranks share the work: data_parallel gives each whole weights and a part of the data."""
     network: EntryPoint
     """Callable that returns the network: pkg.module:name or path/file.py:name."""
     predict_data: EntryPoint | None = Field(default=None, validate_default=True)

@@ -20,15 +20,30 @@ class GrowingNpy:
         self.path = path
         self._dtype, self._item_shape = dtype.newbyteorder("<"), item_shape
         self._row_bytes = math.prod(item_shape) * dtype.itemsize
-        self._end = HEADER_BYTES
+        self._end, self._rows = HEADER_BYTES, 0
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
         self._write(_header(self._dtype, (0, *item_shape)), 0)
 
-    def append(self, rows: np.ndarray) -> None:
-        """Add rows behind those that are there."""
-        data = np.ascontiguousarray(rows, self._dtype).reshape(-1).view(np.uint8).data
+    def append(self, rows: np.ndarray) -> int:
+        """Add rows behind those that are there; return how many there are then."""
+        data = self._bytes_of(rows)
         self._write(data, self._end)
         self._end += len(data)
+        self._rows += len(rows)
+        return self._rows
+
+    def place(self, rows: np.ndarray, start: int, step: int = 1) -> None:
+        """Write rows ``start``, ``start + step``, ... whatever is written before them."""
+        offset = HEADER_BYTES + start * self._row_bytes
+        if step == 1:
+            self._write(self._bytes_of(rows), offset)
+            return
+        for index, row in enumerate(rows):
+            self._write(self._bytes_of(row), offset + index * step * self._row_bytes)
+
+    def show(self, rows: int) -> None:
+        """Let whoever opens the file from now on see so many rows."""
+        self._write(_header(self._dtype, (rows, *self._item_shape)), 0)
 
     def commit(self, rows: int, shape: tuple[int, ...] | None = None) -> None:
         """Make the first ``rows`` rows the content, in ``shape``, and see it to the disk."""
@@ -41,6 +56,9 @@ class GrowingNpy:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
+
+    def _bytes_of(self, rows: np.ndarray) -> memoryview:
+        return np.ascontiguousarray(rows, self._dtype).reshape(-1).view(np.uint8).data
 
     def _write(self, data: bytes | memoryview, offset: int) -> None:
         view = memoryview(data)

@@ -90,6 +90,7 @@ def _spec(job: Job, device: Device, rank_size: int, runtime: str, threads: int) 
         network=job.network,
         predict_data=job.data,
         task=job.task,
+        parallel_mode=job.parallel_mode,
         loss=job.loss,
         metrics=job.metrics,
         batch_size=job.batch_size,
@@ -144,13 +145,14 @@ def _table_of(sites: Sequence[Site]) -> RankTable:
 
 def _choose_runtime(job: Job, table: RankTable, sites: Sequence[Site]) -> str:
     """Return the runtime of every rank, one of the words of ``WorkerSpec.device``."""
+    whole = table.rank_size == 1 or job.parallel_mode == "data_parallel"
     without = [site for site in sites if not site.host.ascend_devices]
     if job.device == "cpu" or (job.device == "auto" and len(without) == len(sites)):
-        return "simulated" if table.rank_size > 1 else "cpu"
+        return "cpu" if whole else "simulated"
     if job.device == "auto" and without:
         what = f"{without[0].host.name} has no Ascend device, but other hosts have"
         raise HostError(what, "mend it, or run the job on simulated ranks with --device cpu")
-    if table.rank_size == 1:
+    if whole:
         return "single"
     return "gpu" if job.device == "gpu" else "ascend"
 

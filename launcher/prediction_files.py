@@ -2,60 +2,43 @@
 
 Outputs are joined along their first dim over the batches. A 0-d output is stacked, and stays
 0-d when there was one batch only. Each batch is written as it comes; what a file holds beyond
-the verified batches is cut off before anybody sees it. Parent only.
+the verified batches is cut off in the end. Parent only.
 """
 
 from __future__ import annotations
 
-import os
+from array import array
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-
-import numpy as np
+from typing import Protocol
 
 from launcher.agreement import Agreement, VerificationError
-from launcher.npy_file import GrowingNpy
-from launcher.run_folder import RunFolder, partial_of
+from launcher.result_files import ResultFiles
+from launcher.run_folder import RunFolder
+from launcher.shares import Shares
 from workers.protocol import OWNER_RANK, Prediction, PredictionDigest, RankReport
 
 
-class PredictionFiles:
+class PredictionFiles(Protocol):
     """The predictions of one run."""
-
-    def __init__(self, ranks: Iterable[int], folder: RunFolder, labelled: bool = False) -> None:
-        """Make no file yet; ``labelled``: the last array of each batch are its labels."""
-        self._folder, self._labelled = folder, labelled
-        self._agreement = Agreement(ranks)
-        self._first: tuple[np.ndarray, ...] = ()  # batch 0 without its rows: shapes and dtypes
-        self._files: tuple[GrowingNpy, ...] = ()
-        self._rows: list[tuple[int, ...]] = []  # of each output, after each batch
 
     @property
     def batches(self) -> int:
         """How many batches are verified."""
-        return self._agreement.batches
 
     @property
-    def batch_ends(self) -> tuple[int, ...]:
+    def batch_ends(self) -> Sequence[int]:
         """The row of the first file behind each verified batch."""
-        return tuple(rows[0] for rows in self._rows[: self.batches])
 
     def take(self, message: Prediction | PredictionDigest) -> None:
-        """Write the batch, if it is one, and compare it with what other ranks computed.
+        """Write the batch, if it is one, and verify what can be verified of it.
 
         Raises:
-            VerificationError: it disagrees with other ranks, or with the batches before.
+            VerificationError: it does not fit what other ranks delivered, or came before.
             OSError: it cannot be written.
         """
-        rank, batch = message.rank, message.batch
-        if isinstance(message, Prediction) != (rank == OWNER_RANK):
-            raise VerificationError(rank, batch, f"sent a {type(message).__name__}")
-        if isinstance(message, PredictionDigest):
-            self._agreement.add(message)
-        else:
-            self._write(batch, message.outputs)
-            self._agreement.add(PredictionDigest.of(rank, batch, message.outputs, message.inputs))
 
     def publish(self, reports: Mapping[int, RankReport]) -> tuple[Path, ...]:
         """Check that nothing is missing, and give the files their names.
@@ -64,84 +47,107 @@ class PredictionFiles:
             VerificationError: a rank or a batch is missing.
             OSError: the files cannot be written.
         """
-        self._agreement.finish(reports)
-        self._commit()
-        named: list[Path] = []
-        try:
-            for file, path in zip(self._files, self._named(), strict=True):
-                file.path.replace(path)
-                named.append(path)
-            _sync_folder(self._folder.root)
-        except OSError:
-            for file, path in zip(self._files, named):
-                path.replace(file.path)  # all get their names, or none
-            raise
-        return tuple(named)
 
     def salvage(self) -> tuple[Path, ...]:
         """Keep the verified batches of a run that failed; return the partial files."""
+
+    def close(self) -> None:
+        """Let go of the files."""
+
+
+class CommonFiles:
+    """Every rank predicts every batch: rank 0 sends the outputs, and all must agree on them."""
+
+    def __init__(self, ranks: Iterable[int], folder: RunFolder, labelled: bool = False) -> None:
+        self._agreement = Agreement(ranks)
+        self._results = ResultFiles(folder, labelled)
+        self._written: deque[tuple[int, ...]] = deque()  # rows behind each unverified batch
+        self._verified: tuple[int, ...] = ()  # rows behind the last verified batch
+        self.batch_ends = array("q")  # in the first file; eight bytes a batch
+
+    @property
+    def batches(self) -> int:
+        return self._agreement.batches
+
+    def take(self, message: Prediction | PredictionDigest) -> None:
+        rank, batch = message.rank, message.batch
+        if isinstance(message, Prediction) != (rank == OWNER_RANK):
+            raise VerificationError(rank, batch, f"sent a {type(message).__name__}")
+        before = self.batches
+        if isinstance(message, PredictionDigest):
+            self._agreement.add(message)
+        else:
+            self._write(message)
+            self._agreement.add(
+                PredictionDigest.of(rank, batch, message.outputs, message.inputs)
+            )
+        for _ in range(self.batches - before):
+            self._verified = self._written.popleft()
+            self.batch_ends.append(self._verified[0])
+        if self.batches > before:
+            self._results.show(self._verified)
+
+    def publish(self, reports: Mapping[int, RankReport]) -> tuple[Path, ...]:
+        self._agreement.finish(reports)
+        self._results.commit(self._verified, scalars=self.batches == 1)
+        return self._results.name()
+
+    def salvage(self) -> tuple[Path, ...]:
         with suppress(OSError):  # a full disk is a reason to be here; the cause is told already
             if self.batches:
-                self._commit()
-                return tuple(file.path for file in self._files)
-        for file in self._files:
-            file.path.unlink(missing_ok=True)
+                self._results.commit(self._verified, scalars=self.batches == 1)
+                return self._results.paths
+        self._results.discard()
         return ()
 
     def close(self) -> None:
-        for file in self._files:
-            file.close()
+        self._results.close()
 
-    def _write(self, batch: int, outputs: Sequence[np.ndarray]) -> None:
-        if not self._first:
-            self._first = tuple(np.empty_like(o[:0] if o.ndim else o) for o in outputs)
-            self._files = tuple(
-                GrowingNpy(partial_of(path), o.dtype, o.shape[1:])
-                for path, o in zip(self._named(), outputs, strict=True)
-            )
-        self._require_same_kind(batch, outputs)
-        for file, output in zip(self._files, outputs):
-            file.append(np.atleast_1d(output))
-        before = self._rows[-1] if self._rows else (0,) * len(outputs)
-        self._rows.append(
-            tuple(n + (o.shape[0] if o.ndim else 1) for n, o in zip(before, outputs))
-        )
-
-    def _require_same_kind(self, batch: int, outputs: Sequence[np.ndarray]) -> None:
-        if len(outputs) != len(self._first):
-            expected = f"{len(self._first)} as before"
-            raise VerificationError(
-                OWNER_RANK, batch, f"has {len(outputs)} outputs, not {expected}"
-            )
-        for index, (output, first) in enumerate(zip(outputs, self._first)):
-            if _kind(output) != _kind(first):
-                raise VerificationError(
-                    OWNER_RANK,
-                    batch,
-                    f"has {_kind(output)} in output {index}, which cannot follow the"
-                    f" {_kind(first)} of batch 0",
-                )
-
-    def _named(self) -> list[Path]:
-        return self._folder.results(len(self._first), self._labelled)
-
-    def _commit(self) -> None:
-        rows_of_files = self._rows[self.batches - 1]
-        for file, rows, first in zip(self._files, rows_of_files, self._first):
-            keep_0d = first.ndim == 0 and self.batches == 1
-            file.commit(rows, shape=() if keep_0d else None)
+    def _write(self, message: Prediction) -> None:
+        self._results.accept(message.rank, message.batch, message.outputs)
+        self._written.append(self._results.append(message.outputs))
 
 
-def _kind(output: np.ndarray) -> str:
-    """Return what all batches of an output must have in common."""
-    shape = ["rows", *map(str, output.shape[1:])] if output.ndim else []
-    return f"{output.dtype.name}[{', '.join(shape)}]"
+class SharedFiles:
+    """Every rank predicts a share of the samples, and says which rows they are."""
 
+    def __init__(self, ranks: Iterable[int], folder: RunFolder, labelled: bool = False) -> None:
+        self._shares = Shares(ranks)
+        self._results = ResultFiles(folder, labelled)
 
-def _sync_folder(path: Path) -> None:
-    """Make the new names survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    @property
+    def batches(self) -> int:
+        return self._shares.batches
+
+    @property
+    def batch_ends(self) -> Sequence[int]:
+        return self._shares.batch_ends
+
+    def take(self, message: Prediction | PredictionDigest) -> None:
+        rank, batch = message.rank, message.batch
+        if isinstance(message, PredictionDigest) or message.rows is None:
+            raise VerificationError(rank, batch, "did not say which rows it has predicted")
+        self._results.accept(rank, batch, message.outputs)
+        self._shares.add(rank, batch, message.rows, len(message.outputs[0]))
+        self._results.place(message.outputs, message.rows)
+        self._results.show(self._rows)
+
+    def publish(self, reports: Mapping[int, RankReport]) -> tuple[Path, ...]:
+        self._shares.finish(reports)
+        self._results.commit(self._rows, scalars=False)
+        return self._results.name()
+
+    def salvage(self) -> tuple[Path, ...]:
+        with suppress(OSError):
+            if self._shares.rows:
+                self._results.commit(self._rows, scalars=False)
+                return self._results.paths
+        self._results.discard()
+        return ()
+
+    def close(self) -> None:
+        self._results.close()
+
+    @property
+    def _rows(self) -> list[int]:
+        return [self._shares.rows] * len(self._results.paths)

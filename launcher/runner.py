@@ -24,7 +24,7 @@ from launcher.errors import SystemFailedError, reason_of
 from launcher.events import Cause, Event, Heard, Interrupted, ResultRefused, Tick
 from launcher.interrupts import Interrupts
 from launcher.outcome import Limits, Outcome, RootCause
-from launcher.prediction_files import PredictionFiles
+from launcher.prediction_files import CommonFiles, PredictionFiles, SharedFiles
 from launcher.run_folder import RunFolder
 from launcher.supervision import Supervision
 from workers.protocol import Done, Message, Prediction, PredictionDigest, RankReport
@@ -52,9 +52,9 @@ def run_ranks(
     """
     folder.create()
     folder.set_aside_results()
-    ranks, labelled = [spec.rank for spec in specs], specs[0].task == "eval"
+    ranks = [spec.rank for spec in specs]
     with ExitStack() as stack:
-        files = stack.enter_context(closing(PredictionFiles(ranks, folder, labelled)))
+        files = stack.enter_context(closing(_result_files(specs, folder)))
         interrupts = stack.enter_context(Interrupts())
         collector = stack.enter_context(Collector(ranks, starter.collector))
         told = tell_ranks(specs, folder, collector.address)
@@ -78,6 +78,11 @@ def run_ranks(
         batch_ends=files.batch_ends,
         partial=partial,
     )
+
+
+def _result_files(specs: Sequence[WorkerSpec], folder: RunFolder) -> PredictionFiles:
+    kind = SharedFiles if specs[0].shares_data else CommonFiles
+    return kind([spec.rank for spec in specs], folder, labelled=specs[0].task == "eval")
 
 
 def tell_ranks(

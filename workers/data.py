@@ -24,7 +24,9 @@ class DataError(InputError):
         )
 
 
-def batches_of(data: Any, source: str) -> Iterator[tuple[Any, ...]]:
+def batches_of(
+    data: Any, source: str, batch_size: int | None = None, parts: int = 1
+) -> Iterator[tuple[Any, ...]]:
     """Yield the inputs of each prediction, one tuple a batch.
 
     A tensor is one batch; so is a tuple of tensors, the inputs of a network that takes
@@ -32,16 +34,30 @@ def batches_of(data: Any, source: str) -> Iterator[tuple[Any, ...]]:
 
     Args:
         source: the name of the callable that returned ``data``, for errors.
+        batch_size: cut tensors into batches of so many samples.
+        parts: cut them into so many batches where there is no batch size.
 
     Raises:
         DataError: there is no batch, or one that is not made of tensors.
     """
     if _is_tensor(data):
-        yield (data,)
+        yield from _cut((data,), batch_size, parts)
     elif isinstance(data, tuple) and any(map(_is_tensor, data)):
-        yield _batch(data, source, "its return value")
+        yield from _cut(_batch(data, source, "its return value"), batch_size, parts)
     else:
         yield from _iterate(data, source)
+
+
+def _cut(
+    batch: tuple[Any, ...], batch_size: int | None, parts: int
+) -> Iterator[tuple[Any, ...]]:
+    if batch_size is None and parts == 1:
+        yield batch
+        return
+    samples = len(array_of(batch[0]))
+    size = batch_size or max(1, -(-samples // parts))
+    for start in range(0, samples, size):
+        yield tuple(value[start : start + size] for value in batch)
 
 
 def _iterate(data: Any, source: str) -> Iterator[tuple[Any, ...]]:

@@ -25,6 +25,7 @@ from workers.protocol import (
     Prediction,
     PredictionDigest,
     RankReport,
+    Rows,
     Waiting,
     encode,
 )
@@ -55,14 +56,17 @@ class Link:
         self._phase = name
         self._tell(PhaseEntered(self.rank, name))
 
-    def predictions(self, batch: int, outputs: Sequence[np.ndarray], inputs: str) -> None:
+    def predictions(
+        self, batch: int, outputs: Sequence[np.ndarray], inputs: str, rows: Rows | None = None
+    ) -> None:
         """Deliver one batch: whole from the rank that owns the outputs, else its checksums.
 
         Args:
             inputs: the checksum of what the batch was predicted from.
+            rows: which rows of the whole outputs these are; None: all ranks have the same.
         """
-        if self.rank == OWNER_RANK:
-            self._send(Prediction(self.rank, batch, tuple(outputs), inputs))
+        if self.rank == OWNER_RANK or rows is not None:
+            self._send(Prediction(self.rank, batch, tuple(outputs), inputs, rows))
         else:
             self._send(PredictionDigest.of(self.rank, batch, outputs, inputs))
 

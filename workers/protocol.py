@@ -49,6 +49,14 @@ class PhaseEntered:
 
 
 @dataclass(frozen=True)
+class Rows:
+    """Which rows of the whole outputs a batch is, where the ranks share the data."""
+
+    start: int
+    step: int = 1
+
+
+@dataclass(frozen=True)
 class Prediction:
     """The outputs of one batch, from the rank that owns them."""
 
@@ -56,6 +64,7 @@ class Prediction:
     batch: int  # 0, 1, 2, ... without a gap
     outputs: tuple[np.ndarray, ...]
     inputs: str = ""  # checksum of what the rank predicted from
+    rows: Rows | None = None  # None: every rank predicts all batches
 
 
 @dataclass(frozen=True)
@@ -117,6 +126,8 @@ class RankReport:
     batches: int
     initial: tuple[str, ...] = ()  # parameters that no file has
     metrics: Mapping[str, Any] | None = None  # JSON values, from a rank that evaluated by itself
+    samples: int | None = None  # of the whole data, from a rank that has a share of them
+    seen: str = ""  # checksum of all the data that such a rank has seen
 
 
 @dataclass(frozen=True)
@@ -130,14 +141,14 @@ class Done:
 Message: TypeAlias = "PhaseEntered | Prediction | PredictionDigest | Waiting | Failed | Done"
 
 
-def checksum(*arrays: np.ndarray) -> str:
+def checksum(*arrays: np.ndarray | bytes) -> str:
     """Return the XXH3-128 of the bytes of arrays, in C order, in hexadecimal.
 
     It finds what differs by accident; nobody is meant to be kept from making it agree.
     """
     total = xxhash.xxh3_128()
     for array in arrays:
-        total.update(_bytes_of(array))
+        total.update(array if isinstance(array, bytes) else _bytes_of(array))
     return total.hexdigest()
 
 
@@ -157,8 +168,9 @@ def encode(message: Message) -> list[Frame]:
             )
     outputs = [{"shape": o.shape, "dtype": o.dtype.name} for o in message.outputs]
     fields = {"rank": message.rank, "batch": message.batch, "inputs": message.inputs}
+    rows = None if message.rows is None else asdict(message.rows)
     return [
-        _header("Prediction", fields | {"outputs": outputs}),
+        _header("Prediction", fields | {"outputs": outputs, "rows": rows}),
         *(chunk for output in message.outputs for chunk in _chunks(output)),
     ]
 
@@ -218,8 +230,13 @@ def _read_prediction(fields: Mapping[str, Any], frames: Sequence[Frame]) -> Pred
         outputs.append(np.frombuffer(data, dtype).reshape(shape))
     if next(chunks, None) is not None:
         raise ProtocolError("more frames than the outputs need")
-    inputs = _text(fields["inputs"])
-    return Prediction(_count(fields["rank"]), _count(fields["batch"]), tuple(outputs), inputs)
+    return Prediction(
+        _count(fields["rank"]),
+        _count(fields["batch"]),
+        tuple(outputs),
+        _text(fields["inputs"]),
+        _rows(fields["rows"]),
+    )
 
 
 def _read_phase(fields: Mapping[str, Any]) -> PhaseEntered:
@@ -266,7 +283,14 @@ def _read_done(fields: Mapping[str, Any]) -> Done:
     if not isinstance(metrics, dict | None):
         raise ProtocolError(f"expected metrics, not {metrics!r:.60}")
     used = {name: _count(report[name]) for name in counts}
-    told = RankReport(seconds, initial=initial, metrics=metrics, **used)
+    told = RankReport(
+        seconds,
+        **used,
+        initial=initial,
+        metrics=metrics,
+        samples=None if report["samples"] is None else _count(report["samples"]),
+        seen=_text(report["seen"]),
+    )
     return Done(_count(fields["rank"]), told)
 
 
@@ -283,6 +307,10 @@ def _count(value: Any) -> int:
     if type(value) is not int or value < 0:  # a bool is an int too
         raise ProtocolError(f"expected a number from 0, not {value!r:.60}")
     return value
+
+
+def _rows(value: Any) -> Rows | None:
+    return None if value is None else Rows(_count(value["start"]), _count(value["step"]) or 1)
 
 
 def _seconds(value: Any) -> float:

@@ -29,6 +29,7 @@ class WorkerSpec:
     network: str  # "pkg.module:factory" or "path/file.py:factory"
     predict_data: str  # a callable; in task "eval" of (input, label) batches
     task: str = "predict"  # or "eval"
+    parallel_mode: str = "semi_auto_parallel"  # or "data_parallel": the ranks share the data
     loss: str | None = None  # callables like the network's
     metrics: tuple[str, ...] = ()  # MindSpore's names, or callables
     batch_size: int | None = None  # given to the data's callable, if that takes it
@@ -45,6 +46,11 @@ class WorkerSpec:
     transport: str = "memory"  # between simulated ranks: "memory" (of this host) or "mpi"
     job_id: str = ""  # random; names the sockets of the ranks of one host
     collector: CollectorAddress | None = None
+
+    @property
+    def shares_data(self) -> bool:
+        """Whether each rank predicts a part of the data, with the whole network."""
+        return self.parallel_mode == "data_parallel" and self.rank_size > 1
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

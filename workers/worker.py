@@ -18,10 +18,11 @@ from typing import Any, NoReturn
 import numpy as np
 
 from workers.data import array_of, split_labels
+from workers.dealing import Share, require_row_for_each_sample, share_of
 from workers.entry_point import load_entry_point
 from workers.errors import InputError, WorkerError
 from workers.link import Link, exit_code_of
-from workers.protocol import RankReport, checksum
+from workers.protocol import RankReport, Rows, checksum
 from workers.resharding.checkpoint import open_checkpoint
 from workers.resharding.encryption import read_key
 from workers.resharding.errors import CheckpointChangedError
@@ -131,6 +132,7 @@ class _Life:
         self._seconds: dict[str, float] = {}
         self._phase, self._entered_s = "started", time.monotonic()
         self._batches = 0  # that were delivered
+        self._share: Share | None = None  # of the data, if the ranks share them
 
     def live(self) -> RankReport:
         self._enter("context")
@@ -141,6 +143,8 @@ class _Life:
         bytes_read, bytes_held, initial = self._load(wanted)
         self._enter("compile")
         self._runtime.compile()
+        if self._spec.shares_data:
+            self._share = share_of(self._spec)
         self._enter("predict")
         metrics = self._predict_all()
         self._enter("done")
@@ -152,6 +156,8 @@ class _Life:
             batches=self._batches,
             initial=initial,
             metrics=metrics,
+            samples=self._share.samples if self._share is not None else None,
+            seen=self._share.seen if self._share is not None else "",
         )
 
     def _load(self, wanted: Mapping[str, WantedParameter]) -> tuple[int, int, tuple[str, ...]]:
@@ -173,23 +179,33 @@ class _Life:
         spec, runtime, metrics = self._spec, self._runtime, None
         if spec.task == "eval" and spec.rank_size == 1 and isinstance(runtime, Evaluator):
             metrics = runtime.evaluate(self._deliver)
+        elif self._share is not None:
+            for batch, rows in self._share.of(runtime.batches()):
+                outputs = self._predict(batch)
+                require_row_for_each_sample(spec.network, outputs, batch)
+                self._deliver(outputs, rows=rows)
         else:
             for batch in runtime.batches():
-                inputs, labels = split_labels(batch, spec.task)
-                outputs = runtime.predict(inputs)
-                if labels and len(outputs) != 1:
-                    raise InputError(
-                        f"{spec.network} returns {len(outputs)} outputs, where an evaluation on"
-                        " several ranks needs one; evaluate with --ranks 1"
-                    )
-                outputs += tuple(map(array_of, labels))
-                self._deliver(outputs, checksum(*map(array_of, batch)))
-        if not self._batches:
+                self._deliver(self._predict(batch), checksum(*map(array_of, batch)))
+        if not self._batches and self._share is None:
             raise InputError(f"{spec.predict_data} gave no batch to predict")
         return metrics
 
-    def _deliver(self, outputs: tuple[np.ndarray, ...], inputs: str = "") -> None:
-        self._link.predictions(self._batches, outputs, inputs)
+    def _predict(self, batch: tuple[Any, ...]) -> tuple[np.ndarray, ...]:
+        """Return the outputs of a batch, with its labels behind them where it has any."""
+        inputs, labels = split_labels(batch, self._spec.task)
+        outputs = self._runtime.predict(inputs)
+        if labels and len(outputs) != 1:
+            raise InputError(
+                f"{self._spec.network} returns {len(outputs)} outputs, where an evaluation on"
+                " several ranks needs one; evaluate with --ranks 1"
+            )
+        return outputs + tuple(map(array_of, labels))
+
+    def _deliver(
+        self, outputs: tuple[np.ndarray, ...], inputs: str = "", rows: Rows | None = None
+    ) -> None:
+        self._link.predictions(self._batches, outputs, inputs, rows)
         self._batches += 1
 
     def _enter(self, phase: str) -> None:

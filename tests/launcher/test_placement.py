@@ -49,6 +49,12 @@ def test_one_rank_without_a_device_runs_the_whole_network(make_job: MakeJob) -> 
     assert placed(make_job(ranks=1)).specs[0].device == "cpu"
 
 
+def test_ranks_that_share_the_data_run_the_whole_network(make_job: MakeJob) -> None:
+    job = make_job(parallel_mode="data_parallel")
+    assert [(s.device, s.shares_data) for s in placed(job).specs] == [("cpu", True)] * 2
+    assert not placed(make_job(ranks=1, parallel_mode="data_parallel")).specs[0].shares_data
+
+
 def test_a_rank_is_told_the_whole_job(make_job: MakeJob) -> None:
     job = make_job(checkpoint="/w/rank_{rank}", strategy="/w/s.ckpt", search_path=["/src"])
     spec = placed(job).specs[1]

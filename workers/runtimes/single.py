@@ -11,9 +11,11 @@ import numpy as np
 from workers.resharding.layout import Layout
 from workers.runtimes.evaluation import Deliver, Evaluation
 from workers.runtimes.runtime import WantedParameter
-from workers.runtimes.user_code import make_batches, make_data, make_network
+from workers.runtimes.user_code import make_batches, make_network
 from workers.spec import WorkerSpec
+from workers.spmd.world import set_world
 from workers.tensors import to_arrays, to_tensor
+from workers.user_data import make_data
 
 
 class SingleRuntime:
@@ -29,8 +31,7 @@ class SingleRuntime:
 
     def open(self) -> None:
         """Build the network and its input; the device is MindSpore's choice if not the CPU."""
-        target = {"device_target": "CPU"} if self._spec.device == "cpu" else {}
-        mindspore.set_context(mode=mindspore.GRAPH_MODE, **target)
+        self._enter_world()
         self._network = make_network(self._spec)
         self._model = mindspore.Model(self._network)
         if self._evaluates:
@@ -42,7 +43,7 @@ class SingleRuntime:
         """Return every parameter of the network, whole."""
         return {
             parameter.name: WantedParameter(
-                layout=Layout(device_matrix=(1,), axes=((),) * parameter.ndim),
+                layout=Layout((self._spec.rank_size,), ((),) * parameter.ndim),
                 full_shape=tuple(parameter.shape),
                 dtype=str(parameter.dtype),
             )
@@ -81,6 +82,20 @@ class SingleRuntime:
         """Let go of the network and its data."""
         self._network = self._model = self._evaluation = None
         self._first, self._batches = (), iter(())
+
+    def _enter_world(self) -> None:
+        """Let the user's code ask which of the ranks that share the data this one is."""
+        spec = self._spec
+        if spec.device == "cpu":
+            mindspore.set_context(mode=mindspore.GRAPH_MODE, device_target="CPU")
+            set_world(spec.rank, spec.rank_size)
+            return
+        mindspore.set_context(mode=mindspore.GRAPH_MODE)
+        if spec.shares_data:
+            mindspore.communication.init()
+            mindspore.set_auto_parallel_context(
+                parallel_mode="data_parallel", device_num=spec.rank_size
+            )
 
     @property
     def _evaluates(self) -> bool:

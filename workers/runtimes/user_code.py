@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import chain
 from typing import Any
 
@@ -15,6 +14,7 @@ from workers.errors import InputError
 from workers.runtimes.evaluation import Evaluation
 from workers.spec import WorkerSpec
 from workers.tensors import to_tensor
+from workers.user_data import is_sharded, make_data
 
 
 class NetworkError(InputError):
@@ -40,24 +40,6 @@ def make_network(spec: WorkerSpec) -> nn.Cell:
     return network
 
 
-def make_data(spec: WorkerSpec) -> Any:
-    """Return what the user's data callable returns.
-
-    It is given ``batch_size`` if it takes that and the job has one.
-    """
-    function = load_entry_point(spec.predict_data, spec.search_path)
-    offered = {"batch_size": spec.batch_size} if spec.batch_size is not None else {}
-    return function(**{name: value for name, value in offered.items() if takes(function, name)})
-
-
-def takes(function: Callable[..., Any], name: str) -> bool:
-    """Say whether a function has a parameter of this name."""
-    try:
-        return name in inspect.signature(function).parameters
-    except ValueError:  # some built-in functions do not tell
-        return False
-
-
 def make_batches(spec: WorkerSpec) -> tuple[tuple[Any, ...], Iterator[tuple[Any, ...]]]:
     """Return the inputs of the first batch, to compile with, and all batches, the first included.
 
@@ -66,7 +48,9 @@ def make_batches(spec: WorkerSpec) -> tuple[tuple[Any, ...], Iterator[tuple[Any,
     """
     if spec.task == "eval":
         Evaluation(spec)  # to refuse now what would be refused when all is predicted
-    batches = map(_tensors, batches_of(make_data(spec), spec.predict_data))
+    parts = spec.rank_size if spec.shares_data and not is_sharded(spec) else 1
+    found = batches_of(make_data(spec), spec.predict_data, spec.batch_size, parts)
+    batches = map(_tensors, found)
     first = next(batches)
     if spec.task == "eval":
         require_labelled(first, spec.predict_data, "batch 0")

@@ -1,0 +1,109 @@
+"""Decide whether the shares of all ranks make the whole, each row of it once. No I/O."""
+
+from __future__ import annotations
+
+import heapq
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+
+from launcher.agreement import SAME_DATA, VerificationError
+from workers.protocol import RankReport, Rows
+
+_FIX = (
+    "; data callables that take num_shards and shard_id must give shard k the samples k,"
+    " k + num_shards, ..., unshuffled, and drop no remainder"
+)
+
+
+class Shares:
+    """Which rows of the whole outputs the ranks have delivered."""
+
+    def __init__(self, ranks: Iterable[int]) -> None:
+        self.rows = 0  # that are there without a gap
+        self.batches = 0  # that were delivered
+        self._interleaved = False  # each rank has each n-th row, and not whole batches
+        self._ends = array("q")  # the row behind each batch of the part without a gap
+        self._batch_rows = 0  # of the first batch that came
+        self._batches = dict.fromkeys(sorted(ranks), 0)
+        self._samples = dict.fromkeys(self._batches, 0)
+        self._ahead: list[tuple[int, int]] = []  # first row and end of batches behind a gap
+
+    def add(self, rank: int, batch: int, rows: Rows, count: int) -> None:
+        """Take in that a rank has delivered ``count`` rows.
+
+        Raises:
+            VerificationError: it is not its next batch, or others had delivered the rows.
+        """
+        due = self._batches[rank]
+        if batch != due:
+            raise VerificationError(rank, batch, f"delivered it where batch {due} was due")
+        self._interleaved = rows.step > 1
+        if self._interleaved:
+            if rows.start != rank + self._samples[rank] * rows.step:
+                raise VerificationError(rank, batch, f"is not of its share{_FIX}")
+        elif rows.start < self.rows:
+            raise VerificationError(rank, batch, f"has row {rows.start}, which was there already")
+        self._batches[rank] += 1
+        self._samples[rank] += count
+        self._batch_rows = self._batch_rows or count
+        self.batches += 1
+        if self._interleaved:
+            self.rows = min(n * rows.step + rank for rank, n in self._samples.items())
+        else:
+            heapq.heappush(self._ahead, (rows.start, rows.start + count))
+            while self._ahead and self._ahead[0][0] == self.rows:
+                _, self.rows = heapq.heappop(self._ahead)
+                self._ends.append(self.rows)
+
+    @property
+    def batch_ends(self) -> Sequence[int]:
+        """The row behind each batch, as one process would have had them."""
+        if not self._interleaved:
+            return self._ends
+        return [*range(self._batch_rows, self.rows, self._batch_rows), self.rows]
+
+    def finish(self, reports: Mapping[int, RankReport]) -> None:
+        """Check that all rows are there; cut off what MindSpore filled up shards with.
+
+        Raises:
+            VerificationError: a rank is missing, rows are, or ranks saw different data.
+        """
+        for rank, delivered in self._batches.items():
+            if rank not in reports:
+                raise VerificationError(rank, delivered, "is missing: it never said done")
+            if reports[rank].batches != delivered:
+                claimed = reports[rank].batches
+                what = f"predicted {claimed} batches, but {delivered} arrived"
+                raise VerificationError(rank, delivered, what)
+        _require_same(reports)
+        whole = next(iter(reports.values())).samples
+        if self._interleaved:
+            self._finish_shards(whole)
+        elif whole != self.rows or self._ahead:
+            rank = min(self._batches, key=lambda rank: self._batches[rank])
+            what = f"left a gap: of {whole} rows the first {self.rows} are there"
+            raise VerificationError(rank, self._batches[rank], what)
+
+    def _finish_shards(self, whole: int | None) -> None:
+        ranks = len(self._samples)
+        filled_up = whole is not None
+        if whole is None:
+            whole = sum(self._samples.values())
+        for rank, samples in self._samples.items():
+            wanted = -(-(whole - rank) // ranks)
+            allowed = {wanted, -(-whole // ranks)} if filled_up else {wanted}
+            if samples not in allowed:
+                what = f"has {samples} of {whole} samples, where {wanted} are its share{_FIX}"
+                raise VerificationError(rank, self._batches[rank], what)
+        self.rows = whole
+
+
+def _require_same(reports: Mapping[int, RankReport]) -> None:
+    first, *others = sorted(reports)
+    for rank in others:
+        if (reports[rank].samples, reports[rank].seen) != (
+            reports[first].samples,
+            reports[first].seen,
+        ):
+            what = f"was given other data than rank {first}{SAME_DATA}"
+            raise VerificationError(rank, reports[rank].batches, what)

@@ -1,0 +1,98 @@
+"""Decide which samples are this rank's when the ranks share the data, and where outputs belong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from workers.data import array_of, batches_of
+from workers.errors import InputError
+from workers.protocol import Rows, checksum
+from workers.spec import WorkerSpec
+from workers.user_data import is_sharded, make_whole_data, samples_of_all_shards
+
+Batch = tuple[Any, ...]
+
+
+class Share(Protocol):
+    """How this rank gets its part of the data."""
+
+    @property
+    def samples(self) -> int | None:
+        """How many the whole data have, once all batches were seen; None: nobody knows."""
+
+    @property
+    def seen(self) -> str:
+        """A checksum of what must be the same on all ranks."""
+
+    def of(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Rows]]:
+        """Yield this rank's batches and the rows of the whole that they are."""
+
+
+def share_of(spec: WorkerSpec) -> Share:
+    """Return how the rank gets its share: from the user's own callable, or dealt by us."""
+    return Sharded(spec) if is_sharded(spec) else Dealt(spec.rank, spec.rank_size)
+
+
+class Dealt:
+    """Every rank sees all batches and predicts each n-th of them, whole as they are."""
+
+    def __init__(self, rank: int, rank_size: int) -> None:
+        self._rank, self._rank_size = rank, rank_size
+        self.samples, self.seen = 0, ""
+
+    def of(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Rows]]:
+        for number, batch in enumerate(batches):
+            start, self.samples = self.samples, self.samples + len(array_of(batch[0]))
+            self.seen = checksum(self.seen.encode(), *map(array_of, batch))
+            if number % self._rank_size == self._rank:
+                yield batch, Rows(start)
+
+
+class Sharded:
+    """The user's callable gives each rank each n-th sample, as a mindspore.dataset does."""
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        self._spec = spec
+        self.samples, self.seen = samples_of_all_shards(spec), ""
+
+    def of(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Rows]]:
+        start, step = self._spec.rank, self._spec.rank_size
+        for batch in batches:
+            if start == self._spec.rank:
+                self._require_each_nth(batch)
+            yield batch, Rows(start, step)
+            start += step * len(array_of(batch[0]))
+
+    def _require_each_nth(self, batch: Batch) -> None:
+        """Compare the first samples with those of the whole; a shard may not be a block of it."""
+        spec = self._spec
+        whole = next(batches_of(make_whole_data(spec), spec.predict_data))
+        for value, of_whole in zip(map(array_of, batch), map(array_of, whole)):
+            expected = of_whole[spec.rank :: spec.rank_size][: len(value)]
+            if not np.array_equal(value[: len(expected)], expected):
+                raise InputError(
+                    f"{spec.predict_data}: shard {spec.rank} of {spec.rank_size} does not start"
+                    f" with samples {spec.rank}, {spec.rank + spec.rank_size}, ... of the whole;"
+                    " give shard k each num_shards-th sample from k on, unshuffled, or do without"
+                    " num_shards and shard_id: then the launcher deals the batches"
+                )
+
+
+def require_row_for_each_sample(
+    network: str, outputs: Sequence[np.ndarray], batch: Batch
+) -> None:
+    """Check that the outputs of a share can be put in the order of the input.
+
+    Raises:
+        InputError: they have not one row for each sample.
+    """
+    samples = len(array_of(batch[0]))
+    for index, output in enumerate(outputs):
+        if output.shape[:1] != (samples,):
+            raise InputError(
+                f"{network}: output {index} has shape {output.shape} for {samples} samples, where"
+                " ranks that share the data need a row for each; use semi_auto_parallel"
+            )
