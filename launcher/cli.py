@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher import __version__
+from launcher.cache_flags import add_cache_flags
 from launcher.errors import LauncherError, reason_of
 from launcher.slot import find_slot
 from launcher.streams import StandardStreams
@@ -203,7 +204,9 @@ def _add_eval_flags(parser: argparse.ArgumentParser) -> None:
 def _add_weight_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("weights and checks")
     group.add_argument(
-        "--checkpoint", metavar="PATTERN", help="slices: a pattern with {rank}, or their folder"
+        "--checkpoint",
+        metavar="PATTERN",
+        help="slices: a pattern with {rank}, or their folder; or a URL: https://, s3://, ...",
     )
     group.add_argument("--strategy", metavar="FILE", help="strategy file saved with the slices")
     group.add_argument(
@@ -220,6 +223,7 @@ def _add_weight_flags(parser: argparse.ArgumentParser) -> None:
         help="parameters that may keep their initial values if no file has them: 'head.*'",
     )
     group.add_argument("--key-file", metavar="FILE", help="key of an encrypted checkpoint")
+    add_cache_flags(group)
     group.add_argument(
         "--labels", metavar="FILE", help="true classes, file.npy or file.npz:key: print accuracy"
     )

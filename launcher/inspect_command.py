@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.table import Table
 
+from launcher.cache_flags import add_cache_flags
 from launcher.console import make_console
 from launcher.errors import JobError
 from launcher.inspect_report import inspect
@@ -18,6 +19,7 @@ from launcher.text import plural, shape, size
 from workers.resharding.encryption import read_key
 from workers.resharding.errors import ReshardError
 from workers.resharding.picture import ranges
+from workers.resharding.remote.cache import Cache
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -25,19 +27,22 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "file",
         metavar="FILE",
-        help="checkpoint file, strategy file, rank table, or with --strategy a folder or pattern",
+        help="checkpoint file, strategy file, rank table, or with --strategy a folder or pattern;"
+        " or a URL of these",
     )
     parser.add_argument(
         "--strategy", metavar="FILE", help="what a set of slices was saved with: who holds what"
     )
     parser.add_argument("--key-file", metavar="FILE", help="key of encrypted files")
+    add_cache_flags(parser)
 
 
 def execute(flags: argparse.Namespace, as_json: bool) -> int:
     """Find out what the file is, and print it."""
     try:
         key = read_key(flags.key_file, os.environ)
-        document = inspect(flags.file, flags.strategy, key)
+        cache = Cache.of(os.environ, flags.cache, flags.cache_size)
+        document = inspect(flags.file, flags.strategy, key, cache)
     except ReshardError as error:
         raise JobError.about("inspect", str(error)) from error
     if as_json:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +13,28 @@ from workers.resharding.checkpoint_file import read_index
 from workers.resharding.errors import DecryptionError, EncryptedCheckpointError, ReshardError
 from workers.resharding.layout import Layout
 from workers.resharding.picture import draw
+from workers.resharding.remote.address import Location, RemoteFile, is_url, shown
+from workers.resharding.remote.cache import Cache
+from workers.resharding.remote.errors import NoSuchFileError
 from workers.resharding.saved import SlicedCheckpoint
 from workers.resharding.strategy_file import read_strategy_file
 
 
-def inspect(file: str, strategy: str | None, key: bytes | None) -> dict[str, Any]:
+def inspect(
+    file: str, strategy: str | None, key: bytes | None, cache: Cache | None = None
+) -> dict[str, Any]:
     """Return what a file holds; its ``kind`` says which of the forms below it has.
 
     Args:
         file: with a strategy, or where there are several files, what ``open_checkpoint`` takes.
         key: opens encrypted files.
+        cache: where parts of remote files are kept.
 
     Raises:
         ReshardError, JobError: it is none of them, or damaged.
     """
+    if is_url(file):
+        return _inspect_remote(file, strategy, key, cache or Cache.of({}))
     path = Path(file)
     if strategy is not None or not path.exists() or (path.is_dir() and not _is_strategy(path)):
         return _slices(open_checkpoint(file, strategy, key))
@@ -36,12 +44,29 @@ def inspect(file: str, strategy: str | None, key: bytes | None) -> dict[str, Any
     ]
     if _is_json(path):
         readers = [lambda: _strategy(path), lambda: _rank_table(path)]
+    return _first(readers if path.is_file() else readers[1:])
+
+
+def _inspect_remote(
+    url: str, strategy: str | None, key: bytes | None, cache: Cache
+) -> dict[str, Any]:
+    readers: list[Callable[[], dict[str, Any]]] = [
+        lambda: _checkpoint(RemoteFile.parse(url, cache), key),
+        lambda: _strategy(url, cache),
+        lambda: _slices(open_checkpoint(url, strategy, key, cache)),
+    ]
+    several = strategy is not None or any(sign in url for sign in "{*")
+    return _first(readers[2:] if several else readers)
+
+
+def _first(readers: Sequence[Callable[[], dict[str, Any]]]) -> dict[str, Any]:
+    """Return what the first reader returns that can read the file."""
     failures = []
-    for reader in readers if path.is_file() else readers[1:]:
+    for reader in readers:
         try:
             return reader()
-        except (EncryptedCheckpointError, DecryptionError):
-            raise  # it is a checkpoint
+        except (EncryptedCheckpointError, DecryptionError, NoSuchFileError):
+            raise  # it is a checkpoint, or nothing
         except (ReshardError, LauncherError) as error:
             failures.append(str(error))
     raise JobError("", [Problem("inspect", failure) for failure in failures])
@@ -73,13 +98,13 @@ def _rank_table(path: Path) -> dict[str, Any]:
     }
 
 
-def _strategy(path: Path) -> dict[str, Any]:
-    layouts = read_strategy_file(path)
+def _strategy(path: Path | str, cache: Cache | None = None) -> dict[str, Any]:
+    layouts = read_strategy_file(path, cache)
     ranks = sorted({rank for layout in layouts.values() for rank in layout.ranks})
     parameters = {name: _layout(layout) for name, layout in layouts.items()}
     return {
         "kind": "strategy",
-        "path": str(path),
+        "path": shown(str(path)),
         "ranks": len(ranks),
         "parameters": parameters,
     }
@@ -102,7 +127,7 @@ def _layout(layout: Layout, full_shape: tuple[int, ...] | None = None) -> dict[s
     }
 
 
-def _checkpoint(path: Path, key: bytes | None) -> dict[str, Any]:
+def _checkpoint(path: Location, key: bytes | None) -> dict[str, Any]:
     index = read_index(path, key)
     return {
         "kind": "checkpoint",

@@ -22,11 +22,13 @@ from pydantic import (
 from launcher.errors import JobError, Problem
 from launcher.validation import problems_of
 from workers.resharding.rank_files import escape
+from workers.resharding.remote.address import is_url
+from workers.resharding.remote.cache import parse_size
 from workers.resharding.verify import parse_checks
 
 COMMAND_LINE = "command line"
 MOST = 65_536  # ranks, or threads of one
-_PATH_KEYS = ("rank_table", "strategy", "key_file", "output", "labels")
+_PATH_KEYS = ("rank_table", "strategy", "key_file", "cache", "output", "labels")
 _ENTRY_POINT_KEYS = ("network", "predict_data", "dataset", "loss")
 
 
@@ -52,6 +54,8 @@ def path_from(folder: str | Path, text: str | Path) -> Path:
 
 def pattern_from(folder: str | Path, text: str) -> str:
     """Return a pattern that may start in ``folder``; only what the user wrote is a pattern."""
+    if is_url(text):
+        return text
     first, slash, rest = text.partition("/")
     home = os.path.expanduser(first)
     if home != first:
@@ -76,6 +80,15 @@ def _absolute(path: str | Path) -> Path:
     return path_from(Path.cwd(), _without_nul(str(path)))
 
 
+def _source(text: str) -> str:
+    return text if is_url(text) else str(_absolute(text))
+
+
+def _size(text: str) -> str:
+    parse_size(text)
+    return text
+
+
 def _without_nul(text: str) -> str:
     if "\0" in text:
         raise ValueError(f"{text!r} holds a NUL character", "no file has such a name")
@@ -93,6 +106,9 @@ Metrics = Annotated[
     tuple[Annotated[str, AfterValidator(_metric)], ...], BeforeValidator(_split)
 ]
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
+Source = Annotated[
+    str, BeforeValidator(lambda v: str(v) if isinstance(v, Path) else v), AfterValidator(_source)
+]
 Pattern = Annotated[str, AfterValidator(lambda text: pattern_from(Path.cwd(), _without_nul(text)))]
 FileWithKey = Annotated[str, AfterValidator(lambda text: str(_absolute(text)))]
 Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
@@ -136,8 +152,9 @@ class Job(BaseModel):
     rank_table: AbsolutePath | None = None
     """HCCL rank table (JSON) that says which rank runs on which device."""
     checkpoint: Pattern | None = None
-    """Saved weights: a pattern with {rank}, a folder with rank_N inside, or one whole file."""
-    strategy: AbsolutePath | None = None
+    """Saved weights: a pattern with {rank}, a folder with rank_N inside, or one whole file; or
+    a URL of these."""
+    strategy: Source | None = None
     """Strategy file of the training run that wrote the slices."""
     verify: Checks = ()
     """What to check of the checkpoint before a rank starts: crc, replicas, replicas=full."""
@@ -145,6 +162,10 @@ class Job(BaseModel):
     """Patterns of parameters that the checkpoint may lack; they keep their initial values."""
     key_file: AbsolutePath | None = None
     """File with the key of an encrypted checkpoint; no key is ever on a command line."""
+    cache: AbsolutePath | None = None
+    """Folder in which parts of remote files are kept; LAUNCHER_CACHE, or one in ~/.cache."""
+    cache_size: Annotated[str, AfterValidator(_size)] | None = None
+    """How much of remote files is kept at most, 64G for example."""
     device: Literal["auto", "ascend", "gpu", "cpu"] = "auto"
     """Where ranks run; cpu means simulated ranks, auto takes Ascend devices where there are any."""
     engine: Literal["auto", "local", "hosts", "mpi", "slurm"] = "auto"
@@ -233,7 +254,7 @@ def _anchored(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     anchored = dict(values)
     for key in (*_PATH_KEYS, *_ENTRY_POINT_KEYS):
         value = values.get(key)
-        if _is_path(value) and (key in _PATH_KEYS or _in_file(value)):
+        if _is_path(value) and not is_url(value) and (key in _PATH_KEYS or _in_file(value)):
             anchored[key] = str(path_from(folder, value))
     if isinstance(metrics := _split(values.get("metrics")), list):
         anchored["metrics"] = [

@@ -15,6 +15,7 @@ from launcher.secret import SECRET_VARIABLE
 from launcher.site import Site
 from launcher.slot import MPI_PREFIXES, mpi_variables
 from launcher.text import plural
+from workers.resharding.remote.cache import cache_variables
 from workers.spec import WorkerSpec
 
 # What an earlier or outer job left in the environment would make a rank believe that it is
@@ -64,12 +65,12 @@ def place(
         numbers: Mapping[int, int] = {}
         if runtime not in ON_THE_HOST:
             numbers = numbers_of_devices(job, devices, given, site)
-        shared = {}
+        shared = cache_variables(job.cache, job.cache_size)
         if given is not None:
             path = site.rank_table or str(folder.rank_table)
-            shared = {"RANK_TABLE_FILE": path, "MINDSPORE_HCCL_CONFIG_PATH": path}
+            shared |= {"RANK_TABLE_FILE": path, "MINDSPORE_HCCL_CONFIG_PATH": path}
         elif site.is_slot:  # MindSpore takes either a rank table or MPI
-            shared = dict(mpi_variables(site.environment))
+            shared |= mpi_variables(site.environment)
         for device in devices:
             spec = _spec(job, device, table.rank_size, runtime, job.threads or threads[device.rank])
             base = clean_environment(site.environment, spec.threads) | shared
@@ -96,7 +97,7 @@ def _spec(job: Job, device: Device, rank_size: int, runtime: str, threads: int) 
         batch_size=job.batch_size,
         dataset_sink_mode=job.dataset_sink_mode,
         checkpoint=job.checkpoint,
-        strategy=str(job.strategy) if job.strategy else None,
+        strategy=job.strategy,
         key_file=str(job.key_file) if job.key_file else None,
         allow_missing=job.allow_missing,
         search_path=tuple(map(str, job.search_path)),

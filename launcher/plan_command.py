@@ -22,6 +22,7 @@ from launcher.layout_command import collective_table, parameter_table
 from launcher.text import checks, initial, plural, size
 from workers.resharding.errors import ReshardError
 from workers.resharding.plan import LoadPlan, Wanted, plan_rank
+from workers.resharding.remote.address import shown
 from workers.spec import WorkerSpec
 
 
@@ -64,7 +65,7 @@ class Plan:
         return {
             "headline": prepared.placement.headline,
             "output": str(prepared.folder.root),
-            "strategy": prepared.job.model_dump(mode="json")["strategy"],
+            "strategy": shown(prepared.job.strategy) if prepared.job.strategy else None,
             "checked": dict(prepared.checked),
             "initial_parameters": list(self.initial),
             "ranks": ranks,
@@ -183,8 +184,8 @@ def _files(plan: Plan) -> Iterator[str]:
     if prepared.checkpoint is not None:
         indices = prepared.checkpoint.files.values()
         held = size(sum(index.identity.size for index in indices))
-        yield f"checkpoint  {job.checkpoint} ({plural(len(indices), 'file')}, {held})"
-        yield f"strategy    {job.strategy or 'none: whole tensors'}"
+        yield f"checkpoint  {shown(job.checkpoint or '')} ({plural(len(indices), 'file')}, {held})"
+        yield f"strategy    {shown(job.strategy or 'none: whole tensors')}"
     if prepared.checked:
         yield f"checked     {checks(prepared.checked)}"
     if plan.initial:

@@ -14,6 +14,7 @@ from launcher.labels import read_labels
 from workers.resharding.checkpoint import SlicedCheckpoint, open_checkpoint
 from workers.resharding.encryption import read_key
 from workers.resharding.errors import ReshardError
+from workers.resharding.remote.cache import Cache
 from workers.resharding.verify import verify
 
 
@@ -55,7 +56,8 @@ def check_checkpoint(job: Job) -> SlicedCheckpoint | None:
         return None
     try:
         key = read_key(job.key_file, os.environ)
-        return open_checkpoint(job.checkpoint, job.strategy, key)
+        cache = Cache.of(os.environ, job.cache, job.cache_size)
+        return open_checkpoint(job.checkpoint, job.strategy, key, cache)
     except (ReshardError, OSError) as error:
         raise JobError.about("checkpoint", str(error)) from error
 

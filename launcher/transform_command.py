@@ -22,6 +22,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
+from launcher.cache_flags import add_cache_flags
 from launcher.console import make_console
 from launcher.errors import JobError
 from launcher.host import look_around
@@ -34,6 +35,7 @@ from workers.resharding.encryption import read_key
 from workers.resharding.errors import DtypeMismatchError, ReshardError
 from workers.resharding.optimizer_state import is_optimizer_state
 from workers.resharding.plan import matches
+from workers.resharding.remote.cache import Cache
 from workers.resharding.strategy_file import read_strategy_file
 from workers.resharding.verify import parse_checks, verify
 
@@ -43,7 +45,7 @@ _LINES = 10  # that tell the progress where there is no terminal
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Describe the command line."""
-    parser.add_argument("source", metavar="SOURCE", help="folder with rank_N, pattern, or file")
+    parser.add_argument("source", metavar="SOURCE", help="folder, pattern, file or URL")
     parser.add_argument("target", type=Path, metavar="TARGET_DIR", help="new folder to make")
     parser.add_argument(
         "--strategy", metavar="FILE", help="strategy saved with the slices (none: whole tensors)"
@@ -72,6 +74,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="parameters of the target strategy that the checkpoint may lack: head.*",
     )
     parser.add_argument("--key-file", metavar="FILE", help="key of encrypted files")
+    add_cache_flags(parser)
     parser.add_argument(
         "--processes", type=int, metavar="N", help="that read and write (default: all cores)"
     )
@@ -84,9 +87,10 @@ def execute(flags: argparse.Namespace, as_json: bool) -> int:
     asked = _checks(flags.verify)
     try:
         key = read_key(flags.key_file, os.environ)
-        checkpoint = open_checkpoint(flags.source, flags.strategy, key)
+        cache = Cache.of(os.environ, flags.cache, flags.cache_size)
+        checkpoint = open_checkpoint(flags.source, flags.strategy, key, cache)
         checked = verify(checkpoint, asked)
-        conversion, left_out = _plan(flags, checkpoint)
+        conversion, left_out = _plan(flags, checkpoint, cache)
         processes = flags.processes or look_around().cores
         with _progress(conversion, console) as watch:
             kept = transform(conversion, flags.target, processes, watch)
@@ -118,7 +122,7 @@ def _checks(given: Sequence[str]) -> Sequence[str]:
 
 
 def _plan(
-    flags: argparse.Namespace, checkpoint: SlicedCheckpoint
+    flags: argparse.Namespace, checkpoint: SlicedCheckpoint, cache: Cache
 ) -> tuple[Conversion, dict[str, list[str]]]:
     """Return what to do, and the entries that are not converted, by reason."""
     parameters = checkpoint.parameters
@@ -136,7 +140,7 @@ def _plan(
     left_out = {"no tensor of a known type": odd, "optimizer state": state}
     dropped = {name for names in left_out.values() for name in names}
     names = [name for name in parameters if name not in dropped]
-    targets = read_strategy_file(flags.target_strategy) if flags.target_strategy else None
+    targets = read_strategy_file(flags.target_strategy, cache) if flags.target_strategy else None
     if targets is not None:
         allowed = [
             name

@@ -29,6 +29,8 @@ from workers.resharding.errors import CheckpointChangedError
 from workers.resharding.execute import execute
 from workers.resharding.memory import require_memory
 from workers.resharding.plan import matches, plan_rank
+from workers.resharding.remote.address import shown
+from workers.resharding.remote.cache import Cache
 from workers.runtimes.runtime import Evaluator, Runtime, WantedParameter
 from workers.spec import WorkerSpec
 
@@ -229,9 +231,10 @@ def read_slices(
             " values --allow-missing '*'"
         )
     key = read_key(spec.key_file, os.environ)
-    checkpoint = open_checkpoint(spec.checkpoint, spec.strategy, key)
+    cache = Cache.of(os.environ)
+    checkpoint = open_checkpoint(spec.checkpoint, spec.strategy, key, cache)
     if spec.checkpoint_version not in (None, checkpoint.version):
-        raise CheckpointChangedError(spec.checkpoint)
+        raise CheckpointChangedError(shown(spec.checkpoint))
     plan = plan_rank(checkpoint, wanted, spec.rank, spec.allow_missing)
     require_memory(plan)
     return execute(plan), plan.bytes_to_read

@@ -45,7 +45,7 @@ def test_paths_in_the_file_are_relative_to_the_file(job_file: Path) -> None:
     job, folder = load_job(job_file, {}), job_file.parent
     assert job.network == f"{folder}/net.py:make"
     assert job.checkpoint == f"{folder}/slices/rank_{{rank}}"
-    assert (job.strategy, job.rank_table) == (folder / "s.ckpt", folder / "hccl.json")
+    assert (job.strategy, job.rank_table) == (str(folder / "s.ckpt"), folder / "hccl.json")
     assert job.output == folder / "../out"
     assert job.labels == f"{folder}/y.npz:labels"
 

@@ -39,6 +39,12 @@ def parse_size(text: str) -> int:
     return int(float(match[1]) * 1024 ** _UNITS.index(match[2].lower() or " "))
 
 
+def cache_variables(folder: str | Path | None, size: str | None) -> dict[str, str]:
+    """Return what tells a process of a cache by its environment."""
+    told = {FOLDER_VARIABLE: folder, SIZE_VARIABLE: size}
+    return {name: str(value) for name, value in told.items() if value is not None}
+
+
 @dataclass(frozen=True)
 class Cache:
     """Where parts of remote files are kept, and how much of them."""
@@ -47,16 +53,25 @@ class Cache:
     most_nbytes: int
 
     @classmethod
-    def of(cls, environment: Mapping[str, str]) -> Cache:
+    def of(
+        cls,
+        environment: Mapping[str, str],
+        folder: str | Path | None = None,
+        size: str | None = None,
+    ) -> Cache:
         """Return the cache that an environment asks for.
 
+        Args:
+            folder, size: win over the environment.
+
         Raises:
-            CacheError: the size in it is none.
+            CacheError: the size is none.
         """
         home = environment.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-        folder = Path(environment.get(FOLDER_VARIABLE) or Path(home, "ascend-slice-launcher"))
+        default = Path(home, "ascend-slice-launcher")
+        folder = Path(folder or environment.get(FOLDER_VARIABLE) or default).absolute()
         try:
-            return cls(folder, parse_size(environment.get(SIZE_VARIABLE) or DEFAULT_SIZE))
+            return cls(folder, parse_size(size or environment.get(SIZE_VARIABLE) or DEFAULT_SIZE))
         except ValueError as error:
             raise CacheError(str(folder), f"{SIZE_VARIABLE}: {'; '.join(error.args)}") from error
 
