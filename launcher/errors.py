@@ -82,7 +82,7 @@ class FolderInUseError(LauncherError):
 
 
 class SystemFailedError(LauncherError):
-    """The operating system refused what the launcher needed while ranks ran; all are ended."""
+    """The operating system refused what a command needed when its work had begun."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)

@@ -14,10 +14,9 @@ from pathlib import Path
 
 from workers.resharding.conversion import Conversion
 from workers.resharding.convert import carry_out, write_headers
-from workers.resharding.errors import TargetFolderError
+from workers.resharding.errors import TargetWriteError
 from workers.resharding.staging import Staging
 
-_AGAIN = "the same command, given again, goes on from there"
 _work: list[tuple[Conversion, Path]] = []  # of a process that carries out tasks, once it began
 
 
@@ -30,7 +29,8 @@ def transform(
         watch: is told the bytes of each task that is done.
 
     Raises:
-        TargetFolderError: the folder cannot be made, or not be filled.
+        TargetFolderError: the folder cannot be made.
+        TargetWriteError: it cannot be filled.
         ReshardError: the checkpoint changed meanwhile.
     """
     with Staging(target, conversion.digest) as staging:
@@ -45,11 +45,10 @@ def transform(
                 staging.finish(number)
                 watch(sizes[number])
         except OSError as error:
-            reason = f"cannot be written: {error.strerror}; {_AGAIN}"
-            raise TargetFolderError(str(target), reason) from error
+            raise TargetWriteError(str(target), f"cannot be written: {error.strerror}") from error
         except BrokenProcessPool as error:
-            reason = f"a process that wrote it was killed, likely out of memory; {_AGAIN}"
-            raise TargetFolderError(str(target), reason) from error
+            reason = "a process that wrote it was killed, likely out of memory"
+            raise TargetWriteError(str(target), reason) from error
         staging.commit()
     return kept
 
@@ -59,8 +58,8 @@ def _check_space(conversion: Conversion, staging: Staging) -> None:
     free = file_system.f_bavail * file_system.f_frsize
     held = sum(file.stat().st_blocks * 512 for file in staging.folder.rglob("*") if file.is_file())
     if conversion.nbytes > free + held:
-        reason = f"{conversion.nbytes:,} bytes are needed, {free + held:,} are free; make room"
-        raise TargetFolderError(str(staging.target), reason)
+        reason = f"{conversion.nbytes:,} bytes are needed, {free + held:,} are free: make room"
+        raise TargetWriteError(str(staging.target), reason)
 
 
 def _carry_out_all(

@@ -24,7 +24,7 @@ from rich.progress import (
 
 from launcher.cache_flags import add_cache_flags
 from launcher.console import make_console
-from launcher.errors import JobError
+from launcher.errors import JobError, SystemFailedError
 from launcher.host import look_around
 from launcher.text import checks, plural, seconds, size
 from launcher.transform import transform
@@ -32,7 +32,7 @@ from workers.resharding.checkpoint import SlicedCheckpoint, open_checkpoint
 from workers.resharding.conversion import Conversion, plan_conversion
 from workers.resharding.dtypes import STORAGE
 from workers.resharding.encryption import read_key
-from workers.resharding.errors import DtypeMismatchError, ReshardError
+from workers.resharding.errors import DtypeMismatchError, ReshardError, TargetWriteError
 from workers.resharding.optimizer_state import is_optimizer_state
 from workers.resharding.plan import matches
 from workers.resharding.remote.cache import Cache
@@ -94,6 +94,8 @@ def execute(flags: argparse.Namespace, as_json: bool) -> int:
         processes = flags.processes or look_around().cores
         with _progress(conversion, console) as watch:
             kept = transform(conversion, flags.target, processes, watch)
+    except TargetWriteError as error:
+        raise SystemFailedError(f"transform: {error}") from error
     except (ReshardError, ValueError) as error:
         raise JobError.about("transform", str(error)) from error
     report: dict[str, Any] = {
@@ -151,6 +153,7 @@ def _plan(
         targets = {name: layout for name, layout in targets.items() if name not in unused}
     stem = _RANK_IN_NAME.sub("", next(iter(checkpoint.files.values())).path.stem)
     conversion = plan_conversion(checkpoint, names, targets, f"{stem or 'net'}.{flags.format}")
+    left_out["in the strategy, but in no file"] = sorted(checkpoint.named - parameters.keys())
     return conversion, {reason: names for reason, names in left_out.items() if names}
 
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +18,10 @@ from launcher import transform as transform_module
 from launcher.cli import main
 from workers.resharding import conversion as conversion_module
 from workers.resharding.checkpoint import open_checkpoint
+from workers.resharding.strategy_file import read_strategy_file, write_strategy_file
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
+ROOT = Path(__file__).parents[2]
 CASE = FIXTURES / "layout_dp_mp" / "train_zero"
 SOURCE = [str(CASE / "slices"), "--strategy", str(CASE / "train_strategy.ckpt")]
 
@@ -96,6 +103,84 @@ def test_a_run_that_was_ended_goes_on_where_it_was(
     )
 
 
+def test_a_transform_that_was_killed_goes_on_and_makes_the_same_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = (
+        "import os, signal, sys\n"
+        "from launcher import cli, transform\n"
+        "from workers.resharding import conversion\n"
+        "conversion.TASK_NBYTES, real, done = 1024, transform.carry_out, []\n"
+        "def carry_out(*task):\n"
+        "    if len(done) == 3:\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    done.append(real(*task))\n"
+        "transform.carry_out = carry_out\n"
+        "sys.exit(cli.main(sys.argv[1:]))\n"
+    )
+    flags = ["--processes", "1", "--format", "safetensors"]
+    command = ["transform", SOURCE[0], str(tmp_path / "killed"), *SOURCE[1:], *flags]
+    killed = subprocess.run([sys.executable, "-c", code, *command], cwd=ROOT, timeout=60)
+    assert killed.returncode == -signal.SIGKILL
+    assert not (tmp_path / "killed").exists()
+    monkeypatch.setattr(conversion_module, "TASK_NBYTES", 1024)
+    assert transform(tmp_path / "killed", *flags, "--json") == 0
+    assert report(capsys)["bytes_kept"] == 3 * 1024
+    assert transform(tmp_path / "straight", *flags) == 0
+    made = [{p.name: p.read_bytes() for p in (tmp_path / name).iterdir()} for name in
+            ("killed", "straight")]
+    assert made[0] == made[1]
+    assert set(made[0]) == {"part0.safetensors", "param_name_map.json"}
+
+
+def test_mindspore_loads_unified_files_whole_and_cut_for_a_rank(tmp_path: Path) -> None:
+    import mindspore
+
+    case = FIXTURES / "matmul_2x4_col" / "train"
+    strategy = str(case / "train_strategy.ckpt")
+    command = ["transform", str(case / "slices"), str(tmp_path / "unified")]
+    assert main([*command, "--strategy", strategy, "--format", "safetensors"]) == 0
+    with np.load(case.parent / "reference.npz") as reference:
+        whole = reference["param:matmul_weight"]
+    for wanted, more in (
+        (whole, {}),
+        (whole[:, :4], {"predict_strategy": strategy}),  # what this process, rank 0, holds of 4
+    ):
+        network = mindspore.nn.Cell()
+        zeros = mindspore.Tensor(np.zeros(wanted.shape, np.float32))
+        network.insert_param_to_cell("w", mindspore.Parameter(zeros, name="matmul_weight"))
+        folder = str(tmp_path / "unified")
+        mindspore.load_distributed_checkpoint(
+            network, format="safetensors", unified_safetensors_dir=folder, **more
+        )
+        np.testing.assert_array_equal(network.w.asnumpy(), wanted)
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO])
+def test_a_disk_that_fails_while_it_is_written_is_no_bad_input(
+    error: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> int:
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(transform_module, "carry_out", fail)
+    assert transform(tmp_path / "whole", "--processes", "1") == 1
+    said = f"whole: cannot be written: {os.strerror(error)}; the same command, given again"
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "whole").exists()
+
+
+def test_what_the_strategy_names_and_no_file_has_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layouts = read_strategy_file(CASE / "train_strategy.ckpt")
+    write_strategy_file(tmp_path / "more.ckpt", {**layouts, "head": layouts["matmul_weight"]})
+    source, target = SOURCE[0], str(tmp_path / "whole")
+    strategy = str(tmp_path / "more.ckpt")
+    assert main(["transform", source, target, "--strategy", strategy, "--json"]) == 0
+    assert report(capsys)["left_out"]["in the strategy, but in no file"] == ["head"]
+
+
 def test_progress_is_lines_where_there_is_no_terminal(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,6 +208,6 @@ def test_a_disk_without_room_is_refused_before_anything_is_written(
         f_bavail, f_frsize = 1, 512
 
     monkeypatch.setattr(transform_module.os, "statvfs", lambda _: Full)
-    assert transform(tmp_path / "whole") == 2
+    assert transform(tmp_path / "whole") == 1
     assert "bytes are needed, " in capsys.readouterr().err
     assert not (tmp_path / "whole").exists()

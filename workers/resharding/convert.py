@@ -31,8 +31,9 @@ def write_headers(conversion: Conversion, folder: Path) -> None:
         finally:
             os.close(descriptor)
     if conversion.parameter_map is not None:
+        tensors = [t for output in conversion.outputs for t in output.new.tensors.values()]
         document = {
-            "metadata": {"total_size": conversion.nbytes},
+            "metadata": {"total_size": sum(t.nbytes for t in tensors)},
             "weight_map": conversion.parameter_map,
         }
         (folder / PARAMETER_MAP).write_text(json.dumps(document, indent=1), encoding="utf-8")

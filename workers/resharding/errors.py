@@ -451,3 +451,16 @@ class TargetFolderError(ReshardError):
 
     def __str__(self) -> str:
         return f"{self.path}: {self.reason}"
+
+
+class TargetWriteError(ReshardError):
+    """The files of a conversion cannot be written; what was given is all right."""
+
+    exit_code = 1
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path, self.reason = path, reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}; the same command, given again, goes on from there"
