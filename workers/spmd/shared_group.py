@@ -21,6 +21,8 @@ FDS = 4  # tickets, two gates used in turn, memory
 _HEAD_BYTES = 1 << 10
 _HEAD = struct.Struct("<QH")  # bytes of data, bytes of the call's name
 _CALL_BYTES = _HEAD_BYTES - _HEAD.size  # of a name that are compared
+# What data is while it is copied: MindSpore's bfloat16 for NumPy crashes on empty arrays.
+_PLAIN = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 
 class SharedGroup:
@@ -57,14 +59,15 @@ class SharedGroup:
         A row has the shape and the dtype of ``array``, which has at most ``ROW_BYTES``.
         """
         self.calls += 1
+        plain = _PLAIN.get(array.itemsize, array.dtype)
         rows: np.ndarray = self._rows[self.calls & 1, :, : array.nbytes]
-        rows = rows.view(array.dtype).reshape(len(self.members), *array.shape)
-        rows[self._own] = array
+        rows = rows.view(plain).reshape(len(self.members), *array.shape)
+        rows[self._own] = array.view(plain)
         name = call.encode()[:_CALL_BYTES]
         self._head = _HEAD.pack(array.nbytes, len(name)) + name
         begin = self._head_of(self._own)
         self._mapped[begin : begin + len(self._head)] = self._head
-        return rows
+        return rows.view(array.dtype)
 
     def arrive(self) -> bool:
         """Come to the gate. True: all are here, and pass."""

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+import uuid
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +60,24 @@ def capture_cell() -> Callable[..., Any]:
         return capture(make(), inputs)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def on_ranks() -> Callable[[int, Callable[[Any], Any]], list[Any]]:
+    """Run ``work(mesh)`` in a thread for each rank and return the results; meshes are closed."""
+    from workers.spmd.mesh import Mesh
+
+    def on_ranks(count: int, work: Callable[[Any], Any]) -> list[Any]:
+        job = uuid.uuid4().hex
+
+        def run(rank: int) -> Any:
+            with closing(Mesh(rank, count, job)) as mesh:
+                return work(mesh)
+
+        with ThreadPoolExecutor(count) as pool:
+            return list(pool.map(run, range(count)))
+
+    return on_ranks
 
 
 @pytest.fixture(scope="session")
