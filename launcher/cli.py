@@ -78,7 +78,7 @@ def _execute(argv: Sequence[str]) -> int:
     flags = vars(parser.parse_args(rest))
     path = flags.pop("job")
     shown: dict[str, Any] = {
-        name: flags.pop(name) for name in ("as_json", "program") if name in flags
+        name: flags.pop(name) for name in ("as_json", "program", "dry_run") if name in flags
     }
     as_json = "as_json" in shown
     if str(path) in (*COMMANDS, *FILE_COMMANDS):
@@ -150,6 +150,10 @@ def make_parser(command: str) -> argparse.ArgumentParser:
         help="job file; its keys are the flags, with _ for -",
     )
     _add_network_flags(parser)
+    if command == "run":
+        parser.add_argument(
+            "--dry-run", action="store_true", help="print the plan or batch script, start nothing"
+        )
     if command == "layout":
         parser.add_argument(
             "--program", action="store_true", help="print operators and collectives too"
@@ -300,7 +304,8 @@ def _execute_job(
 
     if path is None and "network" not in flags and DEFAULT_JOB.is_file():
         path = DEFAULT_JOB
-        stream = sys.stderr if "as_json" in shown else sys.stdout
+        is_output = shown.keys() & {"as_json", "dry_run"}
+        stream = sys.stderr if is_output else sys.stdout
         print(f"no job given: this is {os.path.relpath(path)}", file=stream)
     job = load_job(path, flags)
     module = importlib.import_module(COMMANDS[command][0])

@@ -52,7 +52,7 @@ def prepare(job: Job, given: RankTable | None, starter: Starter) -> Prepared:
         LauncherError: the job, a file that it names, or a host will not do.
     """
     ranks = count_ranks(job, given)
-    folder = RunFolder(job.output or _default_output())
+    folder = RunFolder(job.output or default_output())
     checkpoint = preflight.check(job, folder.root)
     checked = preflight.verify_content(job, checkpoint)
     sites = starter.sites(ranks, job.phase_timeout)
@@ -201,6 +201,6 @@ def _tell(line: str) -> None:
     print(f"launcher: {line}", file=sys.stderr)
 
 
-def _default_output() -> Path:
+def default_output() -> Path:
     """Return a folder that no other run has: two may start in the same second."""
     return Path.cwd() / "runs" / time.strftime(f"%Y%m%d-%H%M%S-{os.getpid()}")

@@ -6,37 +6,62 @@ import json
 import os
 import sys
 
-from launcher import summary
+from launcher import plan_command, summary
 from launcher.cluster.head import Head
 from launcher.cluster.hosts import follow
 from launcher.console import make_console
 from launcher.engines.choice import leading, own_server
 from launcher.engines.engine import Starter
+from launcher.engines.slurm import ALLOCATION, batch_script, submit
 from launcher.job import Job
-from launcher.launch import prepare, read_rank_table, start
+from launcher.launch import default_output, prepare, read_rank_table, start
+from launcher.placement import count_ranks
 from launcher.progress import Progress
 from launcher.rank_table import RankTable
 
 
-def execute(job: Job, as_json: bool = False, slots: Head | None = None) -> int:
+def execute(
+    job: Job, as_json: bool = False, dry_run: bool = False, slots: Head | None = None
+) -> int:
     """Run the job, or this host's part of it; return the exit code of the whole.
 
     Standard output gets the result, as JSON or as text, and nothing else gets JSON. A failure is
     told on standard error, whatever the format of the result.
 
     Args:
+        dry_run: only print what would happen.
         slots: of mpirun or srun, where this process is rank 0 of them.
     """
     table = read_rank_table(job)
-    if slots is not None:
+    if slots is not None and not dry_run:
         if job.ranks is None and table is None:
             job = job.model_copy(update={"ranks": slots.ranks})
         return _run(job, table, as_json, slots, plain=True)
+    if job.engine == "slurm" and ALLOCATION not in os.environ:
+        return _submit(job, count_ranks(job, table), dry_run)
+    if dry_run:
+        return plan_command.execute(job, as_json)
     server = own_server(job, table, os.environ)
     if table is not None and server not in (None, table.servers[0]):
         return follow(job, table, str(server))
     with leading(job, table, os.environ) as starter:
         return _run(job, table, as_json, starter)
+
+
+def _submit(job: Job, ranks: int, dry_run: bool) -> int:
+    """Have Slurm carry out the command line of this process; show what came of it."""
+    folder = job.output or default_output()
+    arguments = [word for word in sys.argv[1:] if word != "--dry-run"]
+    arguments += ["--output", str(folder)]  # of two, the last one counts
+    log = folder / "slurm.log"
+    script = batch_script(job, ranks, arguments, log)
+    if dry_run:
+        print(script, end="")
+        return 0
+    folder.mkdir(parents=True, exist_ok=True)
+    exit_code = submit(script, os.environ)
+    print(log.read_text(encoding="utf-8", errors="replace") if log.exists() else "", end="")
+    return exit_code
 
 
 def _run(

@@ -47,11 +47,11 @@ def find_slot(environment: Mapping[str, str]) -> Slot | None:
     first = next(iter(found))
     source, size_variable = (_MPI | _SLURM)[first]
     size = _number(environment.get(size_variable))
+    if size == 1 or (size is None and first in _SLURM):  # None: in the script of a batch job
+        return None
     if size is None:
         what = f"{first}={found[first]} says that this is a rank, but nothing says of how many"
         raise HostError(what, f"start with mpirun or srun, or unset {first}")
-    if size == 1:
-        return None
     own = _number(environment.get(_OWN))
     for variable, rank in [*found.items(), *([(_OWN, own)] if own is not None else [])]:
         if rank != found[first]:

@@ -174,7 +174,7 @@ class Head:
     def _part(self, why: str) -> None:
         """Let all members go, and those too that come only now; return when they have gone."""
         told: set[bytes] = set()
-        staying = {member.identity for member in self._members.values()}
+        staying = {member.identity for member in self._members.values()} & self._line.connected
         late = self._start_members is None  # and nobody else tells them
         missing = set(self._expected) - self._members.keys() if late else set()
         deadline_s = time.monotonic() + PARTING_S

@@ -49,6 +49,11 @@ class HeadLine:
         self.port = self._listener.port
         self.sources = (self._socket, self._monitor)
 
+    @property
+    def connected(self) -> set[bytes]:
+        """Who is there, as far as ``receive`` has noticed."""
+        return set(self._members.values())
+
     def receive(self) -> list[tuple[bytes, Said]]:
         """Return what members said, each with who; ``{"say": "gone"}`` for who is no more."""
         said: list[tuple[bytes, Said]] = []

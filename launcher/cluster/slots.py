@@ -47,11 +47,11 @@ def leading(slot: Slot) -> Iterator[Head]:
         fix = "start in a folder that all slots share"
         raise HostError(f"{file}: {error.strerror}", fix) from error
     expected = {name_slot(rank): (rank,) for rank in range(1, slot.size)}
-    try:
-        with Head(line, expected, own, _tell) as head:
+    with Head(line, expected, own, _tell) as head:
+        try:
             yield head
-    finally:
-        file.unlink(missing_ok=True)
+        finally:
+            file.unlink(missing_ok=True)
 
 
 def lend(slot: Slot) -> int:
@@ -61,8 +61,9 @@ def lend(slot: Slot) -> int:
     site = Site(
         ranks=(slot.rank,), host=look_around(), environment=dict(os.environ), is_slot=True
     )
-    serve(head, address, name_slot(slot.rank), site, {})
-    return 0  # the exit code of the job is that of rank 0, which mpirun and srun pass on
+    # All slots leave with the exit code of the job: an mpirun that has lost a rank in the middle of
+    # MPI passes on the code of that one's slot.
+    return serve(head, address, name_slot(slot.rank), site, {}).exit_code
 
 
 def _where_to_look(slot: Slot) -> tuple[Callable[[], HeadAddress | None], str]:

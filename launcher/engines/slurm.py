@@ -15,7 +15,6 @@ from launcher.job import Job
 
 ALLOCATION = "SLURM_JOB_ID"  # set inside of one
 _INSTALL = "run this on a machine where Slurm's commands are, or name another --engine"
-_CANCEL_S = 30.0
 
 
 def srun_command(job: Job, ranks: int, environment: Mapping[str, str]) -> list[str]:
@@ -25,53 +24,47 @@ def srun_command(job: Job, ranks: int, environment: Mapping[str, str]) -> list[s
         HostError: there is no srun.
     """
     srun = _find("srun", environment)
-    known = subprocess.run([srun, "--mpi=list"], capture_output=True, text=True)
-    speaks_pmix = "pmix" in (known.stdout + known.stderr).split()
-    mpi = ["--mpi=pmix"] if speaks_pmix else []
-    return [srun, f"--ntasks={ranks}", *mpi, *shlex.split(job.engine_args)]
+    return [srun, f"--ntasks={ranks}", *shlex.split(job.engine_args)]
 
 
-def batch_script(job: Job, ranks: int, arguments: Sequence[str], folder: Path) -> str:
+def batch_script(job: Job, ranks: int, arguments: Sequence[str], output: Path) -> str:
     """Return the batch job that carries out a command line of the launcher in an allocation."""
-    command = shlex.join([sys.executable, "-m", "launcher", *arguments])
     options = [
         "--job-name=launcher",
         f"--ntasks={ranks}",
         f"--time={math.ceil(job.timeout / 60) + 1}",
         f"--chdir={Path.cwd()}",
-        f"--output={folder / 'slurm-%j.log'}",
+        f"--output={output}",
         *shlex.split(job.engine_args),
     ]
+    command = shlex.join([sys.executable, "-m", "launcher", *arguments])
     lines = ["#!/bin/bash", *(f"#SBATCH {option}" for option in options), f"exec {command}"]
     return "\n".join(lines) + "\n"
 
 
-def submit(script: str, folder: Path, environment: Mapping[str, str]) -> int:
-    """Run a batch job to its end, show what it printed, and return its exit code.
+def submit(script: str, environment: Mapping[str, str]) -> int:
+    """Submit a batch job, wait for its end and return its exit code.
 
     Raises:
         HostError: there is no sbatch, or it refuses the job.
     """
-    sbatch = _find("sbatch", environment)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "job.sbatch").write_text(script, encoding="utf-8")
-    command = [sbatch, "--wait", "--parsable", str(folder / "job.sbatch")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None  # it is a pipe
-        number = process.stdout.readline().strip().partition(";")[0]
-        log = folder / f"slurm-{number}.log"
+    command = [_find("sbatch", environment), "--wait", "--parsable"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as sbatch:
+        assert sbatch.stdin is not None and sbatch.stdout is not None  # they are pipes
+        sbatch.stdin.write(script)
+        sbatch.stdin.close()
+        number = sbatch.stdout.readline().strip().partition(";")[0]
         if number:
-            print(f"launcher: submitted as job {number}; {log} tells more", file=sys.stderr)
+            print(f"launcher: batch job {number} is submitted", file=sys.stderr)
         try:
-            exit_code = process.wait()
-        except BaseException:
-            scancel = [_find("scancel", environment), number]
-            subprocess.run(scancel, timeout=_CANCEL_S, check=False)
+            exit_code = sbatch.wait()
+        except KeyboardInterrupt:
+            subprocess.run([_find("scancel", environment), number], check=False)
             raise
     if not number:
-        raise HostError(f"sbatch refused the job (exit code {exit_code})", "see above")
-    if log.exists():
-        print(log.read_text(encoding="utf-8", errors="replace"), end="")
+        raise HostError(f"sbatch left with exit code {exit_code}", "it says why above")
     return exit_code
 
 

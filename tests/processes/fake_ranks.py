@@ -189,3 +189,11 @@ class ShowsItself(Healthy):
             "mindspore" not in sys.modules,
         )
         return (np.array(facts),)
+
+
+class LastSegfaults(Healthy):
+    """The rank with the highest number dies."""
+
+    def compile(self) -> None:
+        if self.spec.rank == self.spec.rank_size - 1:
+            ctypes.string_at(0)
