@@ -19,7 +19,7 @@ from launcher.errors import JobError
 from launcher.job import Job
 from launcher.launch import Prepared, prepare, read_rank_table
 from launcher.layout_command import collective_table, parameter_table
-from launcher.text import checks, initial, plural, size
+from launcher.text import checks, initial, listed, plural, size
 from workers.resharding.errors import ReshardError
 from workers.resharding.plan import LoadPlan, Wanted, plan_rank
 from workers.resharding.remote.address import shown
@@ -44,6 +44,13 @@ class Plan:
         read = {part.name for load in self.loads for part in load.slices}
         return [name for name in self.report["parameters"] if self.loads and name not in read]
 
+    @property
+    def unused(self) -> list[str]:
+        """What the files hold beyond the parameters of the network: counters, optimizer state."""
+        checkpoint = self.prepared.checkpoint
+        saved = checkpoint.parameters if checkpoint is not None else ()
+        return [name for name in saved if name not in self.report["parameters"]]
+
     def to_dict(self, environment: Mapping[str, str]) -> dict[str, Any]:
         """Return the plan as JSON values; ``environment`` is the one that ranks differ from."""
         ranks = [
@@ -67,7 +74,8 @@ class Plan:
             "output": str(prepared.folder.root),
             "strategy": shown(prepared.job.strategy) if prepared.job.strategy else None,
             "checked": dict(prepared.checked),
-            "initial_parameters": list(self.initial),
+            "initial_parameters": self.initial,
+            "unused_tensors": self.unused,
             "ranks": ranks,
             **self.report,
         }
@@ -190,4 +198,6 @@ def _files(plan: Plan) -> Iterator[str]:
         yield f"checked     {checks(prepared.checked)}"
     if plan.initial:
         yield f"initial     {initial(plan.initial)}"
+    if plan.unused:
+        yield f"not read    {plural(len(plan.unused), 'tensor')}: {listed(plan.unused)}"
     yield f"result      {prepared.folder.root}"

@@ -38,10 +38,14 @@ def checks(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} of {_compared(name, count)}" for name, count in counts.items())
 
 
-def initial(names: Sequence[str], most: int = 5) -> str:
+def initial(names: Sequence[str]) -> str:
     """Return ``2 parameters that no file has: head.bias, head.weight``."""
-    shown = ", ".join(names[:most]) + (", ..." if len(names) > most else "")
-    return f"{plural(len(names), 'parameter')} that no file has: {shown}"
+    return f"{plural(len(names), 'parameter')} that no file has: {listed(names)}"
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """Return the first names, and dots if there are more."""
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
 def plural(count: int, noun: str) -> str:

@@ -26,7 +26,7 @@ from launcher.cache_flags import add_cache_flags
 from launcher.console import make_console
 from launcher.errors import JobError, SystemFailedError
 from launcher.host import look_around
-from launcher.text import checks, plural, seconds, size
+from launcher.text import checks, listed, plural, seconds, size
 from launcher.transform import transform
 from workers.resharding.checkpoint import SlicedCheckpoint, open_checkpoint
 from workers.resharding.conversion import Conversion, plan_conversion
@@ -85,6 +85,8 @@ def execute(flags: argparse.Namespace, as_json: bool) -> int:
     started_s = time.monotonic()
     console = make_console(sys.stderr if as_json else sys.stdout)
     asked = _checks(flags.verify)
+    if flags.processes is not None and flags.processes < 1:
+        raise JobError.about("--processes", f"{flags.processes} is none", "give 1 or more")
     try:
         key = read_key(flags.key_file, os.environ)
         cache = Cache.of(os.environ, flags.cache, flags.cache_size)
@@ -183,8 +185,7 @@ def _summary(report: dict[str, Any]) -> Iterator[str]:
     if report["checked"]:
         yield f"checked      {checks(report['checked'])}"
     for reason, names in report["left_out"].items():
-        shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-        yield f"left out     {reason}: {plural(len(names), 'tensor')} ({shown})"
+        yield f"left out     {reason}: {plural(len(names), 'tensor')} ({listed(names)})"
     if report["bytes_kept"]:
         yield f"kept         {size(report['bytes_kept'])} of an earlier run"
     files = plural(len(report["files"]), "file")

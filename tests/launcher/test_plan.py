@@ -140,6 +140,7 @@ def test_a_plan_says_what_every_rank_would_read(
     assert plan["ranks"][5]["environment"]["RANK_ID"] == "5"
     assert plan["ranks"][5]["log"] == str(tmp_path / "out" / "logs" / "rank_5.log")
     assert plan["parameters"] == REPORT["parameters"]
+    assert plan["unused_tensors"] == ["moments.matmul_weight"]
 
 
 def test_a_plan_reads_well(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
@@ -150,6 +151,7 @@ def test_a_plan_reads_well(job: Job, capsys: pytest.CaptureFixture[str]) -> None
     assert "rank 3  RANK_ID=3 DEVICE_ID=3" in text
     assert "2 operators; collectives: 2 AllGather, 1 AllReduce" in text
     assert "Erfinv (head) runs on gathered inputs" in text
+    assert "not read    1 tensor: moments.matmul_weight" in text
 
 
 def test_a_plan_writes_nothing(job: Job, tmp_path: Path) -> None:

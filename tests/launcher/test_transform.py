@@ -181,6 +181,11 @@ def test_what_the_strategy_names_and_no_file_has_is_told(
     assert report(capsys)["left_out"]["in the strategy, but in no file"] == ["head"]
 
 
+def test_at_least_one_process_is_needed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert transform(tmp_path / "whole", "--processes", "0") == 2
+    assert "--processes: 0 is none; give 1 or more" in capsys.readouterr().err
+
+
 def test_progress_is_lines_where_there_is_no_terminal(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

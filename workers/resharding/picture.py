@@ -9,6 +9,8 @@ from workers.resharding.region import Region
 
 _MOST_ROWS, _MOST_COLUMNS = 16, 8  # of a picture; a larger grid is told in words
 
+_Bounds = tuple[int, ...]
+
 
 def draw(layout: Layout, full_shape: Sequence[int]) -> list[str]:
     """Return the lines of a picture: a cell for each part of the first two dims.
@@ -23,13 +25,13 @@ def draw(layout: Layout, full_shape: Sequence[int]) -> list[str]:
     for rank in layout.ranks:
         for box in layout.boxes(rank, full_shape):
             holders.setdefault(box, []).append(rank)
-    rows = sorted({box.start[:1] for box in holders})
-    columns = sorted({box.start[1:2] for box in holders})
+    rows = sorted({_bounds(box, 0) for box in holders})
+    columns = sorted({_bounds(box, 1) for box in holders})
     if len(rows) > _MOST_ROWS or len(columns) > _MOST_COLUMNS:
         return [f"{len(rows)} x {len(columns)} parts on ranks {ranges(layout.ranks)}"]
-    cells: dict[tuple[tuple[int, ...], ...], list[str]] = {}
+    cells: dict[tuple[_Bounds, _Bounds], list[str]] = {}
     for box, ranks in sorted(holders.items()):
-        cells.setdefault((box.start[:1], box.start[1:2]), []).append(ranges(ranks))
+        cells.setdefault((_bounds(box, 0), _bounds(box, 1)), []).append(ranges(ranks))
     texts = [["/".join(cells.get((row, column), ["-"])) for column in columns] for row in rows]
     widths = [max(len(line[number]) for line in texts) for number in range(len(columns))]
     border = "+" + "".join("-" * (width + 2) + "+" for width in widths)
@@ -45,6 +47,11 @@ def ranges(ranks: Sequence[int]) -> str:
         else:
             parts.append([rank])
     return " ".join(f"{p[0]}-{p[-1]}" if len(p) > 2 else " ".join(map(str, p)) for p in parts)
+
+
+def _bounds(box: Region, dim: int) -> _Bounds:
+    """Return where a box begins and ends in a dim; a part without rows is one of its own."""
+    return box.start[dim : dim + 1] + box.stop[dim : dim + 1]
 
 
 def _row(texts: Sequence[str], widths: Sequence[int], border: str) -> Iterator[str]:
