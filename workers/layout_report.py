@@ -10,14 +10,14 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from workers.lifeline import die_with
 from workers.resharding.dtypes import STORAGE
-from workers.spmd.graph import Node
-from workers.spmd.partition import values_of, whole_layout
-from workers.spmd.program import Compute, Placed, Program, Reduce
+from workers.spmd.graph import Node, values_of
+from workers.spmd.partition import whole_layout
+from workers.spmd.program import Compute, Invoke, Placed, Program, Reduce, Step
 from workers.spmd.redistribution import plan_redistribution, reduction_groups
 
 
@@ -60,8 +60,9 @@ def _placed(placed: Placed) -> dict[str, Any]:
 
 def _collectives(program: Program) -> Iterator[dict[str, Any]]:
     """Yield what rank 0 does together with others, in the order of the program."""
-    for index, step in enumerate(program.steps):
-        if isinstance(step, Compute):
+    steps = program.every_step
+    for index, step in enumerate(steps):
+        if isinstance(step, (Compute, Invoke)):
             continue
         if isinstance(step, Reduce):
             op, group = step.kind, reduction_groups(step.source.layout, step.axes)[0]
@@ -79,7 +80,7 @@ def _collectives(program: Program) -> Iterator[dict[str, Any]]:
                 "rank_size": len(group),
                 "bytes": elements * STORAGE[step.source.value.dtype].itemsize,
                 "after": _op(step.after),
-                "before": _op(_next_user(program, index, step.target.value.name)),
+                "before": _op(_next_user(steps[index + 1 :], step.target.value.name)),
                 "tensor": step.source.value.name,
             }
 
@@ -88,14 +89,14 @@ def _op(node: Node | None) -> str | None:
     return node.op if node is not None else None
 
 
-def _next_user(program: Program, index: int, name: str) -> Node | None:
+def _next_user(steps: Sequence[Step], name: str) -> Node | None:
     """Return the first operator that reads a value; None when only the network's output has it."""
-    for number, step in enumerate(program.steps[index + 1 :], index + 1):
+    for number, step in enumerate(steps, 1):
         if isinstance(step, Compute):
             if name in (value.name for value in values_of(step.node.inputs)):
                 return step.node
-        elif step.source.value.name == name:
-            return _next_user(program, number, step.target.value.name)
+        elif not isinstance(step, Invoke) and step.source.value.name == name:
+            return _next_user(steps[number:], step.target.value.name)
     return None
 
 

@@ -338,7 +338,15 @@ class Ascend(Doubling):
     def construct(self, x):
         return ops.swiglu(self.mul(x, self.factor))
 
+class Looping(Doubling):
+    """Decides by the data how often."""
+    def construct(self, x):
+        while x.sum() < 1000:
+            x = self.mul(x, self.factor)
+        return x
+
 def right(): return Doubling(2.0)
+def looping(): return Looping(2.0)
 def wrong(): return Doubling(float(ms.get_auto_parallel_context("device_num")))
 def ascend(): return Ascend(2.0)
 def data(): return ms.Tensor(np.arange(8, dtype=np.float32).reshape(4, 2))
@@ -347,7 +355,11 @@ def data(): return ms.Tensor(np.arange(8, dtype=np.float32).reshape(4, 2))
 
 @pytest.mark.parametrize(
     "network, against",
-    [("right", "one MindSpore process"), ("ascend", "one simulated rank")],
+    [
+        ("right", "one MindSpore process"),
+        ("looping", "one MindSpore process"),
+        ("ascend", "one simulated rank"),
+    ],
 )
 def test_the_answer_of_one_process_is_compared_when_asked(network, against, tmp_path):
     (tmp_path / "net.py").write_text(NETWORKS)

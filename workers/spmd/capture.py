@@ -23,7 +23,8 @@ from mindspore.parallel.auto_parallel import AutoParallel
 from mindspore.train.mind_ir_pb2 import ModelProto
 
 from workers.spmd.errors import CaptureError
-from workers.spmd.graph import Graph, parse_graph
+from workers.spmd.graph import Graph
+from workers.spmd.parse import parse_graph
 from workers.spmd.source import with_sources
 from workers.spmd.stand_ins import put_stand_ins, without_stand_ins
 from workers.spmd.world import set_world

@@ -10,15 +10,13 @@ import numpy as np
 
 from workers.resharding.dtypes import STORAGE
 from workers.spmd import collectives
-from workers.spmd.graph import Constant, Operand
+from workers.spmd.blocks import Values, prepare_block, prepare_call
+from workers.spmd.graph import Block, Constant, values_of
 from workers.spmd.operators import kernel, look_up
-from workers.spmd.partition import values_of
-from workers.spmd.program import Compute, Program, Redistribute, Reduce, Step
+from workers.spmd.program import Compute, Invoke, Program, Redistribute, Reduce, Step
 from workers.spmd.redistribution import plan_redistribution, reduction_groups, scatter
 from workers.spmd.transport import Transport
 from workers.tensors import to_arrays, to_tensor
-
-Values = dict[str, Any]  # name -> tensor: all that the rank holds at one moment
 
 
 class RankProgram:
@@ -28,8 +26,9 @@ class RankProgram:
         """Prepare every step. ``transport`` may be None when there is one rank."""
         self._program, self._rank, self._transport = program, rank, transport
         self._parameters: Values = {}
-        self._steps = [self._prepare(step) for step in program.steps]
-        self._released = _last_uses(program)
+        inputs = frozenset(value.name for value in program.inputs)
+        whole = Block(program.steps, program.outputs)
+        self._run = prepare_block(whole, self._prepare, inputs)
 
     def load(self, slices: Mapping[str, np.ndarray]) -> None:
         """Take this rank's slice of every parameter, without a copy."""
@@ -43,17 +42,15 @@ class RankProgram:
         values: Values = dict(self._parameters)
         for declared, tensor in zip(self._program.inputs, inputs, strict=True):
             values[declared.name] = tensor
-        for run_step, released in zip(self._steps, self._released, strict=True):
-            run_step(values)
-            for name in released:
-                del values[name]
-        return to_arrays(_results(self._program.outputs, values))
+        return to_arrays(self._run(values))
 
     def _prepare(self, step: Step) -> Callable[[Values], None]:
         if isinstance(step, Compute):
             return self.prepare_compute(step, self._rank)
         if isinstance(step, Redistribute):
             return self._prepare_redistribution(step)
+        if isinstance(step, Invoke):
+            return self._prepare_call(step)
         return self._prepare_reduction(step)
 
     @staticmethod
@@ -74,6 +71,16 @@ class RankProgram:
             values.update(zip(outputs, run(*[values[name] for name in names]), strict=True))
 
         return compute
+
+    def _prepare_call(self, step: Invoke) -> Callable[[Values], None]:
+        run = prepare_call(step.call, self._prepare)
+
+        def invoke(values: Values) -> None:
+            result = run(values)
+            results = result if isinstance(result, tuple) else (result,)
+            values.update(zip([v.name for v in step.outputs], results, strict=True))
+
+        return invoke
 
     def _prepare_redistribution(self, step: Redistribute) -> Callable[[Values], None]:
         source, target, shape = step.source, step.target, step.source.value.shape
@@ -123,33 +130,3 @@ class RankProgram:
 def _copy_own(copies: Any, array: np.ndarray, out: np.ndarray) -> None:
     for copy in copies:
         np.copyto(out[copy.target.as_slices()], array[copy.source.as_slices()])
-
-
-def _step_reads(step: Step) -> list[str]:
-    if isinstance(step, Compute):
-        return [value.name for value in values_of(step.node.inputs)]
-    return [step.source.value.name]
-
-
-def _step_writes(step: Step) -> list[str]:
-    if isinstance(step, Compute):
-        return [value.name for value in step.node.outputs]
-    return [step.target.value.name]
-
-
-def _last_uses(program: Program) -> list[list[str]]:
-    """Return for each step the values that nothing needs after it; parameters stay."""
-    kept = {value.name for value in values_of(program.outputs)} | set(program.parameters)
-    released: list[list[str]] = []
-    for step in reversed(program.steps):
-        names = dict.fromkeys((*_step_reads(step), *_step_writes(step)))
-        released.append([name for name in names if name not in kept])
-        kept.update(names)
-    return released[::-1]
-
-
-def _results(operand: Operand, values: Values) -> Any:
-    """Return what the network returns, nested as it nests it."""
-    if isinstance(operand, tuple):
-        return tuple(_results(item, values) for item in operand)
-    return operand.value if isinstance(operand, Constant) else values[operand.name]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 import numpy as np
 
 from workers.errors import InputError
 from workers.spmd.collectives import all_gather
-from workers.spmd.graph import Constant, Graph, Operand
+from workers.spmd.graph import Constant, End, Graph, Node, Operand, blocks_of, operands_of
 from workers.spmd.transport import Transport
 
 
@@ -56,11 +56,19 @@ def fingerprint(graph: Graph, initial: Mapping[str, str] = MappingProxyType({}))
             number = numbers.setdefault(operand.name, len(numbers))
             total.update(repr((number, operand.shape, operand.dtype)).encode())
 
-    for node in graph.nodes:
-        total.update(repr((node.op, sorted(node.attributes.items()))).encode())
-        add(node.inputs)
-        add(node.outputs)
-    add(graph.outputs)
+    def add_all(nodes: Iterable[Node], end: End[Node]) -> None:
+        for node in nodes:
+            total.update(repr((node.op, sorted(node.attributes.items()))).encode())
+            add(node.inputs)
+            if node.call is not None:
+                add_all((), node.call)
+            add(node.outputs)
+        total.update(type(end).__name__.encode())
+        add(operands_of(end))
+        for block in blocks_of(end):
+            add_all(block.body, block.end)
+
+    add_all(graph.nodes, graph.outputs)
     return np.frombuffer(total.digest(), np.uint8)
 
 

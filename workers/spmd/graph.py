@@ -1,20 +1,15 @@
-"""Read a MindIR model into a flat list of operators; what they compute is not decided here.
+"""Hold a network as operators and the values between them; what they compute is decided elsewhere.
 
-MindIR wraps the operators that matter in plumbing: Load and Depend order side effects,
-MakeTuple and TupleGetItem pack values, and every lazily inlined cell is a function of its
-own. All of that is resolved here, so that a ``Graph`` holds operators and values only.
+Control flow that depends on data is a node too: it calls blocks of operators.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any, Union
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, TypeVar, Union
 
 import numpy as np
-
-from workers.spmd.errors import CaptureError
-from workers.spmd.mindir import MONAD, decode_attribute, decode_dtype
 
 
 @dataclass(frozen=True)
@@ -36,6 +31,45 @@ class Constant:
 
 Operand = Union[Value, Constant, tuple["Operand", ...]]
 
+T = TypeVar("T")  # what a block is made of: nodes of a graph, or steps of a program
+
+
+@dataclass(frozen=True, eq=False)
+class Block(Generic[T]):
+    """What runs only if, or as often as, the data say. It may use any value from around it."""
+
+    body: tuple[T, ...]
+    end: End[T]
+
+
+@dataclass(frozen=True, eq=False)
+class Jump:
+    """Run a loop around here once more."""
+
+    loop: str
+    arguments: tuple[Operand, ...]  # of its formals
+
+
+@dataclass(frozen=True, eq=False)
+class Fork(Generic[T]):
+    """Go on with one of two blocks."""
+
+    condition: Operand
+    blocks: tuple[Block[T], Block[T]]  # if it holds, if not
+
+
+@dataclass(frozen=True, eq=False)
+class Call(Generic[T]):
+    """Run a block; again for each jump to it."""
+
+    loop: str  # "" when nothing jumps here
+    formals: tuple[Value, ...]  # what each round may have different
+    initial: tuple[Operand, ...]  # in the first round
+    block: Block[T]
+
+
+End = Union[Operand, Jump, Fork[T], Call[T]]  # a result, or where it comes from
+
 
 @dataclass(frozen=True, eq=False)
 class Node:
@@ -49,6 +83,7 @@ class Node:
     returns_tuple: bool = False  # also when the tuple has a single tensor
     instance: str = ""  # the attribute that it is in its cell: "matmul"
     source: str = ""  # where the user calls it: "network.py:12"
+    call: Call[Node] | None = None  # of control flow: it has neither inputs nor attributes
 
     @property
     def tensors(self) -> tuple[Value | Constant, ...]:
@@ -96,130 +131,81 @@ def flatten(operand: Operand) -> Iterator[Value | Constant]:
         yield operand
 
 
-def parse_graph(model: Any) -> Graph:
-    """Read a decoded ``mindspore.train.mind_ir_pb2.ModelProto``.
+def values_of(operand: Operand) -> Iterator[Value]:
+    """Yield the values in a nested operand."""
+    return (x for x in flatten(operand) if isinstance(x, Value))
 
-    Raises:
-        CaptureError: the graph branches on data, or holds what no rank can run.
+
+def blocks_of(end: End[T]) -> tuple[Block[T], ...]:
+    """Return the blocks that are directly behind the end of a block, or behind a call."""
+    if isinstance(end, Fork):
+        return end.blocks
+    return (end.block,) if isinstance(end, Call) else ()
+
+
+def operands_of(end: End[T]) -> tuple[Operand, ...]:
+    """Return what the end of a block, or a call, uses itself."""
+    if isinstance(end, Jump):
+        return end.arguments
+    if isinstance(end, Fork):
+        return (end.condition,)
+    return end.initial if isinstance(end, Call) else (end,)
+
+
+def every_node(nodes: Iterable[Node]) -> Iterator[Node]:
+    """Yield nodes and those of the blocks that they call."""
+    for node in nodes:
+        yield node
+        if node.call is not None:
+            yield from _inside(node.call)
+
+
+def _inside(end: End[Node]) -> Iterator[Node]:
+    for block in blocks_of(end):
+        yield from every_node(block.body)
+        yield from _inside(block.end)
+
+
+def reads_of(node: Node) -> Iterator[Value]:
+    """Yield the values that a node uses, also inside the blocks that it calls."""
+    yield from values_of(node.inputs)
+    if node.call is not None:
+        yield from end_reads(node.call, reads_of)
+
+
+def end_reads(end: End[T], reads: Callable[[T], Iterable[Value]]) -> Iterator[Value]:
+    """Yield the values that are used from the end of a block on.
+
+    Args:
+        reads: yields what one item of a body uses.
     """
-    return _Reader(model).read()
+    yield from values_of(operands_of(end))
+    for block in blocks_of(end):
+        for item in block.body:
+            yield from reads(item)
+        yield from end_reads(block.end, reads)
 
 
-_ORDERING = {"UpdateState"}  # yields a token that orders side effects, never a tensor
-_TRANSPARENT = {"Load", "Depend", "stop_gradient", "StopGradient"}  # yields its first input
-_PACKING = {"MakeTuple", "MakeList", "make_tuple", "make_list"}
-_UNPACKING = {"TupleGetItem", "ListGetItem", "tuple_getitem", "list_getitem"}
-_BRANCHES = {"Switch", "Partial", "SwitchLayer"}
+def changed(nodes: Iterable[Node], change: Callable[[Node], Node]) -> tuple[Node, ...]:
+    """Return nodes with a change made to each of them, also inside the blocks that they call."""
+
+    def everywhere(node: Node) -> Node:
+        if node.call is None:
+            return change(node)
+        return replace(node, call=mapped(node.call, lambda body: changed(body, change)))
+
+    return tuple(map(everywhere, nodes))
 
 
-class _Reader:
-    """Walks the functions of a model; ``known`` maps every name to what it stands for."""
+def mapped(call: Call[T], change: Callable[[tuple[T, ...]], tuple[Any, ...]]) -> Call[Any]:
+    """Return a call with the bodies of all its blocks changed."""
 
-    def __init__(self, model: Any) -> None:
-        self.model = model
-        self.primitives = {p.name: p for p in model.primitives}
-        self.functions = {f.name: f for f in model.functions}
-        self.constants: dict[str, Operand] = {}
-        for graph in (model.graph, *model.functions):
-            for node in graph.node:
-                if node.op_type == "Constant":
-                    self.constants[node.output[0]] = _constant(node.attribute[0])
-        self.nodes: list[Node] = []
+    def block(old: Block[T]) -> Block[Any]:
+        return Block(change(old.body), end(old.end))
 
-    def read(self) -> Graph:
-        main = self.model.graph
-        known: dict[str, Operand] = {}
-        parameters = {}
-        for proto in main.parameter:
-            name = proto.ref_key or proto.name.rpartition(":")[2]
-            value = Value(name, tuple(proto.dims), decode_dtype(proto.data_type))
-            parameters[name] = known[proto.name] = value
-        inputs = []
-        for proto in main.input:
-            tensor = proto.tensor[0]
-            name = "input:" + proto.name.rpartition(":")[2]
-            value = Value(name, tuple(tensor.dims), decode_dtype(tensor.data_type))
-            known[proto.name] = value
-            inputs.append(value)
-        outputs = self._run(main, known)
-        return Graph(tuple(self.nodes), parameters, tuple(inputs), outputs)
+    def end(old: End[T]) -> End[Any]:
+        if isinstance(old, Fork):
+            return Fork(old.condition, (block(old.blocks[0]), block(old.blocks[1])))
+        return replace(old, block=block(old.block)) if isinstance(old, Call) else old
 
-    def _run(self, graph: Any, known: dict[str, Operand]) -> Operand:
-        """Append the operators of one function and return what it returns."""
-        for proto in graph.node:
-            if proto.op_type != "Constant":
-                known[proto.output[0]] = self._node(proto, known)
-        results = [self._operand(output.name, known) for output in graph.output]
-        return results[0] if len(results) == 1 else tuple(results)
-
-    def _operand(self, name: str, known: dict[str, Operand]) -> Operand:
-        found = known.get(name, self.constants.get(name))
-        if found is None:
-            raise CaptureError(f"the compiled graph uses {name}, which nothing in it defines")
-        return found
-
-    def _node(self, proto: Any, known: dict[str, Operand]) -> Operand:
-        kind = proto.op_type.removeprefix("REF::")
-        if kind in self.functions:
-            function = self.functions[kind]
-            arguments = [self._operand(name, known) for name in proto.input]
-            named = zip((i.name for i in function.input), arguments, strict=True)
-            return self._run(function, dict(named))
-        primitive = self.primitives.get(kind)
-        op = primitive.op_type if primitive is not None else kind
-        scope = proto.domain.removeprefix("Default/")
-        if primitive is None or op in _BRANCHES:
-            raise CaptureError(
-                f"the network branches on data ({scope or op}): simulated ranks run straight-line"
-                " graphs; compute the condition from constants, or use ops.select"
-            )
-        if op in _ORDERING:
-            return Constant(MONAD)
-        if op in _TRANSPARENT:
-            return self._operand(proto.input[0], known)
-        operands = tuple(
-            operand
-            for operand in (self._operand(name, known) for name in proto.input)
-            if not (isinstance(operand, Constant) and operand.value is MONAD)
-        )
-        if op in _PACKING:
-            return operands
-        if op in _UNPACKING:
-            return _item(operands, scope)
-        attributes = {a.name: decode_attribute(a) for a in primitive.attribute}
-        attributes |= {a.name: decode_attribute(a) for a in proto.attribute if a.name != "shape"}
-        declared = [a for a in proto.attribute if a.name == "shape"]
-        if not declared:
-            raise CaptureError(f"{op} ({scope}): MindSpore gave no shape for its result")
-        outputs, is_tuple = _outputs(proto.output[0], declared[0])
-        instance = primitive.instance_name
-        node = Node(op, scope, operands, outputs, attributes, is_tuple, instance)
-        self.nodes.append(node)
-        return outputs if is_tuple else outputs[0]
-
-
-def _constant(attribute: Any) -> Constant:
-    dtype = decode_dtype(attribute.tensors[0].data_type) if attribute.tensors else ""
-    return Constant(decode_attribute(attribute), dtype)
-
-
-def _item(operands: tuple[Operand, ...], scope: str) -> Operand:
-    packed, index = operands[0], operands[1]
-    if isinstance(packed, Constant):
-        packed = tuple(Constant(v) for v in packed.value)
-    if not isinstance(packed, tuple) or not isinstance(index, Constant):
-        raise CaptureError(f"{scope}: an item of no tuple, or by an index that changes")
-    found: Operand = packed[index.value]
-    return found
-
-
-def _outputs(name: str, declared: Any) -> tuple[tuple[Value, ...], bool]:
-    """Return the tensors that a node yields, and whether they come as a tuple."""
-    if declared.tensors:
-        tensors, is_tuple = list(declared.tensors[:1]), False
-    else:
-        tensors, is_tuple = [v.tensors[0] for v in declared.values], True
-    names = [f"{name}#{i}" for i in range(len(tensors))] if is_tuple else [name]
-    pairs = zip(names, tensors, strict=True)
-    values = (Value(n, tuple(t.dims), decode_dtype(t.data_type)) for n, t in pairs)
-    return tuple(values), is_tuple
+    return replace(call, block=block(call.block))

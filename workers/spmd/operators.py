@@ -39,11 +39,13 @@ def kernel(node: Node) -> Kernel:
     Half floats that a CPU kernel does not take are computed in float32 and cast back.
     """
     if node.op == "Identity":
-        constant = _argument(node.inputs[0])
+        constant = argument(node.inputs[0])
         return lambda: (constant,)
     template = tuple(_template(operand) for operand in node.inputs)
     composed = composition_of(node)
     attempts = [_widened(composed, node)] if composed else [view(node.op) or _primitive(node)]
+    if node.op.startswith("Inplace"):
+        attempts = [_on_a_copy(attempts[0])]
     if not composed and _has_halves(node):
         attempts.append(_widened(attempts[0], node))
 
@@ -73,6 +75,11 @@ def _primitive(node: Node) -> Kernel:
         return tuple(result) if node.returns_tuple else (result,)
 
     return run
+
+
+def _on_a_copy(run: Kernel) -> Kernel:
+    """Return a kernel that leaves its first argument as it is: others may need it, or be it."""
+    return lambda target, *rest: run(target.copy(), *rest)
 
 
 def _widened(run: Kernel, node: Node) -> Kernel:
@@ -123,11 +130,12 @@ def _template(operand: Operand) -> Callable[[Any], Any]:
         return lambda source: tuple(part(source) for part in parts)
     if isinstance(operand, Value):
         return lambda source: next(source)
-    constant = _argument(operand)
+    constant = argument(operand)
     return lambda source: constant
 
 
-def _argument(operand: Operand) -> Any:
+def argument(operand: Operand) -> Any:
+    """Return a constant as an operator takes it."""
     assert isinstance(operand, Constant)
     if isinstance(operand.value, np.ndarray):
         return to_tensor(operand.value, operand.dtype)

@@ -5,14 +5,40 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from itertools import count
 from types import MappingProxyType
 from typing import Any
 
 from workers.resharding.layout import Layout
 from workers.spmd.division import Division, check_entry
 from workers.spmd.errors import ParameterConflictError, StrategyError
-from workers.spmd.graph import Constant, Graph, Node, Operand, Value, flatten, is_tensor, shape_of
-from workers.spmd.program import Compute, Operator, Placed, Program, Redistribute, Reduce, Step
+from workers.spmd.graph import (
+    Block,
+    Call,
+    Constant,
+    End,
+    Fork,
+    Graph,
+    Jump,
+    Node,
+    Operand,
+    Value,
+    every_node,
+    flatten,
+    is_tensor,
+    shape_of,
+    values_of,
+)
+from workers.spmd.program import (
+    Compute,
+    Invoke,
+    Operator,
+    Placed,
+    Program,
+    Redistribute,
+    Reduce,
+    Step,
+)
 from workers.spmd.reshape import through_reshape
 from workers.spmd.rules import rule_of
 from workers.spmd.signature import Dims, Signature, laid_flat
@@ -64,8 +90,9 @@ class _Partition:
         for name, layout in at_rest.items():
             self.placed[name] = Placed(self.parameters[name], layout)
         self.copies: dict[tuple[str, Layout], Placed] = {}
+        self.numbers = count()
         self.uses: dict[str, list[Node]] = {}
-        for node in self.graph.nodes:
+        for node in every_node(self.graph.nodes):
             for value in values_of(node.inputs):
                 self.uses.setdefault(value.name, []).append(node)
 
@@ -74,7 +101,7 @@ class _Partition:
             self.placed[value.name] = self._whole(value)
         for node in self.graph.nodes:
             self._node(node)
-        outputs = self._map(self.graph.outputs, self._gathered)
+        outputs = self._all_gathered(self.graph.outputs)
         for value in self.parameters.values():  # parameters that nothing uses
             self._layout_of(value)
         return Program(
@@ -86,8 +113,11 @@ class _Partition:
             tuple(self.operators),
         )
 
+    def _all_gathered(self, operand: Operand) -> Operand:
+        return self._map(operand, self._gathered)
+
     def _gathered(self, output: Value | Constant) -> Operand:
-        """Return an output of the network, whole on every rank."""
+        """Return an output of the network, or of a block, whole on every rank."""
         if isinstance(output, Constant):
             return output
         whole = self._whole(output).layout
@@ -96,12 +126,44 @@ class _Partition:
         return self._bring(output, whole)
 
     def _node(self, node: Node) -> None:
-        if node.op == "Cast":
+        if node.call is not None:
+            self.steps.append(Invoke(self._call(node.call), node.outputs))
+            for value in node.outputs:
+                self.placed[value.name] = self._whole(value)
+                self.made_by[value.name] = node
+        elif node.op == "Cast":
             self._cast(node)
         elif node.op == "Reshape":
             self._reshape(node)
         else:
             self._operator(node, rule_of(node, self.devices))
+
+    def _call(self, call: Call[Node]) -> Call[Step]:
+        initial = tuple(map(self._all_gathered, call.initial))
+        for formal in call.formals:
+            self.placed[formal.name] = self._whole(formal)
+        return Call(call.loop, call.formals, initial, self._block(call.block))
+
+    def _block(self, block: Block[Node]) -> Block[Step]:
+        """Divide a block; what it places and copies is not there when it has not run."""
+        steps, copies, placed = self.steps, self.copies, self.placed
+        self.steps, self.copies, self.placed = [], dict(copies), dict(placed)
+        for node in block.body:
+            self._node(node)
+        end = self._end(block.end)
+        done = Block(tuple(self.steps), end)
+        at_rest = {name: self.placed[name] for name in self.parameters if name in self.placed}
+        self.steps, self.copies, self.placed = steps, copies, placed | at_rest
+        return done
+
+    def _end(self, end: End[Node]) -> End[Step]:
+        if isinstance(end, Jump):
+            return replace(end, arguments=tuple(map(self._all_gathered, end.arguments)))
+        if isinstance(end, Fork):
+            condition = self._all_gathered(end.condition)
+            one, other = map(self._block, end.blocks)
+            return Fork(condition, (one, other))
+        return self._call(end) if isinstance(end, Call) else self._all_gathered(end)
 
     def _operator(self, node: Node, signature: Signature) -> None:
         """Run an operator on slices, and reduce what that leaves partial."""
@@ -275,7 +337,7 @@ class _Partition:
             return held.local
         key = (value.name, layout)
         if key not in self.copies:
-            target = Placed(_renamed(value, f"to{len(self.copies)}"), layout)
+            target = Placed(_renamed(value, f"to{next(self.numbers)}"), layout)
             self.copies[key] = target
             self.steps.append(Redistribute(held, target, self.made_by.get(value.name)))
         return self.copies[key].local
@@ -340,11 +402,6 @@ def _table_first(
     assert isinstance(table, Value)  # a constant cannot be split by rows
     placed = Placed(table, division.layout(signature.inputs[number]))
     return (operands[number], operands[1 - number]), placed
-
-
-def values_of(operand: Operand) -> Iterator[Value]:
-    """Yield the values in a nested operand."""
-    return (x for x in flatten(operand) if isinstance(x, Value))
 
 
 def _renamed(value: Value, suffix: str) -> Value:

@@ -5,13 +5,13 @@ A program is the same on all ranks; layouts say which part of each tensor is a r
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Union
 
 from workers.resharding.layout import Layout
 from workers.spmd.division import Division
-from workers.spmd.graph import Node, Operand, Value
+from workers.spmd.graph import Call, End, Node, Operand, Value, blocks_of, end_reads, values_of
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,15 @@ class Reduce:
         return "AllReduce" if self.source.layout == self.target.layout else "ReduceScatter"
 
 
-Step = Union[Compute, Redistribute, Reduce]
+@dataclass(frozen=True, eq=False)
+class Invoke:
+    """Run the blocks that control flow picks; what goes into a round and out is whole."""
+
+    call: Call[Step]
+    outputs: tuple[Value, ...]
+
+
+Step = Union[Compute, Redistribute, Reduce, Invoke]
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,3 +91,38 @@ class Program:
     steps: tuple[Step, ...]
     outputs: Operand  # of the network's own nesting; every value in it is whole
     operators: tuple[Operator, ...] = field(default=())
+
+    @property
+    def every_step(self) -> tuple[Step, ...]:
+        """The steps and those of the blocks that they run, in the order of the source."""
+        return tuple(_flat(self.steps))
+
+
+def reads_of(step: Step) -> Iterator[Value]:
+    """Yield the values that a step uses, also inside the blocks that it runs."""
+    if isinstance(step, Compute):
+        yield from values_of(step.node.inputs)
+    elif isinstance(step, Invoke):
+        yield from end_reads(step.call, reads_of)
+    else:
+        yield step.source.value
+
+
+def writes_of(step: Step) -> tuple[Value, ...]:
+    """Return the values that a step makes."""
+    if isinstance(step, Compute):
+        return step.node.outputs
+    return step.outputs if isinstance(step, Invoke) else (step.target.value,)
+
+
+def _flat(steps: Iterable[Step]) -> Iterator[Step]:
+    for step in steps:
+        yield step
+        if isinstance(step, Invoke):
+            yield from _behind(step.call)
+
+
+def _behind(end: End[Step]) -> Iterator[Step]:
+    for block in blocks_of(end):
+        yield from _flat(block.body)
+        yield from _behind(block.end)

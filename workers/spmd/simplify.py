@@ -7,10 +7,26 @@ behind the reshapes, not by a reshape.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 
 from workers.spmd.errors import CaptureError
-from workers.spmd.graph import Graph, Node, Operand, Value, flatten, shape_of
+from workers.spmd.graph import (
+    Block,
+    Call,
+    End,
+    Fork,
+    Graph,
+    Jump,
+    Node,
+    Operand,
+    Value,
+    changed,
+    end_reads,
+    every_node,
+    reads_of,
+    shape_of,
+)
 
 STRATEGIES = frozenset({"in_strategy", "out_strategy", "in_layout", "out_layout"})
 
@@ -26,28 +42,11 @@ def simplify(graph: Graph) -> Graph:
     Raises:
         CaptureError: an operator writes into a parameter; a rank would forget it.
     """
-    for node in graph.nodes:
+    for node in every_node(graph.nodes):
         _refuse_writes(node, graph)
-    source_of: dict[str, Value] = {}  # result of a reshape -> what it reshapes in the end
-    same_as: dict[str, Operand] = {}  # result of what changes nothing -> its source
-    nodes = []
-    for node in graph.nodes:
-        inputs = tuple(_resolved(operand, same_as) for operand in node.inputs)
-        node = replace(node, inputs=inputs)
-        if node.op == "Reshape" and isinstance(inputs[0], Value):
-            source = source_of.get(inputs[0].name, inputs[0])
-            result = node.outputs[0]
-            node = replace(node, inputs=(source, *inputs[1:]))
-            if shape_of(source) == result.shape:
-                same_as[result.name] = source
-                continue
-            if "in_strategy" not in node.attributes:
-                source_of[result.name] = source
-        elif _is_identity(node):
-            same_as[node.outputs[0].name] = inputs[0]
-            continue
-        nodes.append(node)
-    outputs = _resolved(graph.outputs, same_as)
+    simplifier = _Simplifier()
+    nodes = simplifier.nodes(graph.nodes)
+    outputs = simplifier.operand(graph.outputs)
     return replace(graph, nodes=_used(nodes, outputs), outputs=outputs)
 
 
@@ -58,7 +57,7 @@ def undivided(graph: Graph) -> Graph:
         kept = {k: v for k, v in node.attributes.items() if k not in STRATEGIES}
         return replace(node, attributes=kept)
 
-    return replace(graph, nodes=tuple(map(plain, graph.nodes)))
+    return replace(graph, nodes=changed(graph.nodes, plain))
 
 
 def _refuse_writes(node: Node, graph: Graph) -> None:
@@ -78,18 +77,67 @@ def _is_identity(node: Node) -> bool:
     return permutation is not None and tuple(permutation) == tuple(range(len(permutation)))
 
 
-def _resolved(operand: Operand, same_as: dict[str, Operand]) -> Operand:
-    if isinstance(operand, tuple):
-        return tuple(_resolved(item, same_as) for item in operand)
-    return same_as.get(operand.name, operand) if isinstance(operand, Value) else operand
+class _Simplifier:
+    """Walks a block and those inside it: what was learnt around a block holds in it, too."""
+
+    def __init__(self) -> None:
+        self.source_of: dict[str, Value] = {}  # result of a reshape -> what it reshapes in the end
+        self.same_as: dict[str, Operand] = {}  # result of what changes nothing -> its source
+
+    def nodes(self, nodes: Iterable[Node]) -> list[Node]:
+        """Return what is left of nodes, in their order."""
+        return [node for old in nodes if (node := self._node(old)) is not None]
+
+    def operand(self, operand: Operand) -> Operand:
+        """Return an operand without what changes nothing."""
+        if isinstance(operand, tuple):
+            return tuple(map(self.operand, operand))
+        return self.same_as.get(operand.name, operand) if isinstance(operand, Value) else operand
+
+    def _block(self, block: Block[Node]) -> Block[Node]:
+        nodes = self.nodes(block.body)
+        end = self._end(block.end)
+        return Block(_used(nodes, end), end)
+
+    def _node(self, node: Node) -> Node | None:
+        """Return the node that is left of a node, if one is."""
+        if node.call is not None:
+            return replace(node, call=self._call(node.call))
+        inputs = tuple(map(self.operand, node.inputs))
+        node = replace(node, inputs=inputs)
+        if node.op == "Reshape" and isinstance(inputs[0], Value):
+            source = self.source_of.get(inputs[0].name, inputs[0])
+            result = node.outputs[0]
+            node = replace(node, inputs=(source, *inputs[1:]))
+            if shape_of(source) == result.shape:
+                self.same_as[result.name] = source
+                return None
+            if "in_strategy" not in node.attributes:
+                self.source_of[result.name] = source
+        elif _is_identity(node):
+            self.same_as[node.outputs[0].name] = inputs[0]
+            return None
+        return node
+
+    def _call(self, call: Call[Node]) -> Call[Node]:
+        initial = tuple(map(self.operand, call.initial))
+        return replace(call, initial=initial, block=self._block(call.block))
+
+    def _end(self, end: End[Node]) -> End[Node]:
+        if isinstance(end, Jump):
+            return replace(end, arguments=tuple(map(self.operand, end.arguments)))
+        if isinstance(end, Fork):
+            one, other = map(self._block, end.blocks)
+            return Fork(self.operand(end.condition), (one, other))
+        return self._call(end) if isinstance(end, Call) else self.operand(end)
 
 
-def _used(nodes: list[Node], outputs: Operand) -> tuple[Node, ...]:
-    """Return the nodes that the outputs need. All are pure: the others have been refused."""
-    needed = {x.name for x in flatten(outputs) if isinstance(x, Value)}
+def _used(nodes: list[Node], end: End[Node]) -> tuple[Node, ...]:
+    """Return the nodes that a block needs. All are pure: the others have been refused."""
+    needed = {value.name for value in end_reads(end, reads_of)}
     kept = []
     for node in reversed(nodes):
         if any(value.name in needed for value in node.outputs):
             kept.append(node)
-            needed |= {x.name for x in flatten(node.inputs) if isinstance(x, Value)}
+            needed |= {value.name for value in reads_of(node)}
     return tuple(reversed(kept))

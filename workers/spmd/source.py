@@ -16,7 +16,7 @@ from typing import Any
 
 import mindspore
 
-from workers.spmd.graph import Graph, Node
+from workers.spmd.graph import Graph, Node, changed
 
 _MINDSPORE = os.path.dirname(mindspore.__file__)
 
@@ -24,7 +24,9 @@ _MINDSPORE = os.path.dirname(mindspore.__file__)
 def with_sources(graph: Graph, network: Any) -> Graph:
     """Return the graph with ``Node.source`` filled in, where a line can be found."""
     cells = dict(network.cells_and_names())
-    nodes = tuple(replace(node, source=_source_of(node, cells)) for node in graph.nodes)
+    nodes = changed(
+        graph.nodes, lambda node: replace(node, source=_source_of(node, cells))
+    )
     return replace(graph, nodes=nodes)
 
 

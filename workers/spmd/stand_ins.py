@@ -12,7 +12,7 @@ import numpy as np
 from mindspore.ops import PrimitiveWithInfer
 from mindspore.ops.auto_generate import BatchMatMul
 
-from workers.spmd.graph import Constant, Graph, Node
+from workers.spmd.graph import Constant, Graph, Node, changed
 
 _NAME = "BroadcastBatchMatMul"
 
@@ -45,7 +45,7 @@ def put_stand_ins(network: Any) -> None:
 
 def without_stand_ins(graph: Graph) -> Graph:
     """Return the graph with the operators that were stood in for."""
-    return replace(graph, nodes=tuple(map(_original, graph.nodes)))
+    return replace(graph, nodes=changed(graph.nodes, _original))
 
 
 def _original(node: Node) -> Node:

@@ -90,13 +90,16 @@ def lockstep() -> Callable[..., Any]:
     import mindspore
 
     from workers.spmd.execute import RankProgram
-    from workers.spmd.partition import values_of
-    from workers.spmd.program import Compute, Placed, Program, Redistribute
+    from workers.spmd.graph import Block, Call, Constant, Fork, Jump
+    from workers.spmd.operators import argument
+    from workers.spmd.program import Compute, Invoke, Placed, Program, Redistribute, Step
     from workers.spmd.redistribution import reduction_groups
     from workers.tensors import to_tensor
 
+    kernels: dict[tuple[int, Any], Any] = {}  # compute steps, as real ranks prepare them
+
     def to_array(tensor: Any) -> np.ndarray:
-        return tensor.asnumpy()
+        return tensor.asnumpy() if hasattr(tensor, "asnumpy") else np.asarray(tensor)
 
     def cut(placed: Placed, whole: np.ndarray, rank: int) -> Any:
         region = placed.layout.region(rank, placed.value.shape)
@@ -111,48 +114,74 @@ def lockstep() -> Callable[..., Any]:
 
     def run(program: Program, parameters: Mapping[str, np.ndarray], inputs: Sequence[Any]) -> Any:
         mindspore.set_context(mode=mindspore.PYNATIVE_MODE)
-        size = program.devices
         ranks: list[dict[str, Any]] = []
-        for rank in range(size):
+        for rank in range(program.devices):
             values = {n: cut(p, parameters[n], rank) for n, p in program.parameters.items()}
             values.update(zip([v.name for v in program.inputs], inputs, strict=True))
             ranks.append(values)
-        steps = [_Stepper(program, rank) for rank in range(size)]
-        for index, step in enumerate(program.steps):
-            if isinstance(step, Compute):
-                for rank in range(size):
-                    steps[rank].compute(index, ranks[rank])
-            elif isinstance(step, Redistribute):
-                whole = join(step.source, ranks)
-                for rank in range(size):
-                    ranks[rank][step.target.value.name] = cut(step.target, whole, rank)
-            else:
-                groups = reduction_groups(step.source.layout, step.axes)
-                name = step.source.value.name
-                partial = [to_array(values[name]) for values in ranks]
-                combine = {"sum": np.sum, "mean": np.mean, "max": np.max, "min": np.min}[step.how]
-                for rank in range(size):
-                    total = combine(np.stack([partial[m] for m in groups[rank]]), axis=0)
-                    total = np.asarray(total, partial[rank].dtype)
-                    shape = step.source.value.shape
-                    held = step.source.layout.region(rank, shape)
-                    kept = step.target.layout.region(rank, shape).relative_to(held)
-                    total = np.array(total[kept.as_slices()])
-                    ranks[rank][step.target.value.name] = to_tensor(total)
-        outputs = list(values_of(program.outputs))
-        return [tuple(to_array(values[v.name]) for v in outputs) for values in ranks]
+        results = run_block(Block(program.steps, program.outputs), ranks)
+        return [tuple(to_array(tensor) for tensor in leaves(result)) for result in results]
 
-    class _Stepper:
-        """The compute steps of one rank, as real ranks prepare them."""
+    def run_block(block: Block[Step], ranks: list[dict[str, Any]]) -> list[Any]:
+        """Return each rank's result of a block, or the arguments of its jump."""
+        for step in block.body:
+            run_step(step, ranks)
+        return run_end(block.end, ranks)
 
-        def __init__(self, program: Program, rank: int) -> None:
-            self.steps = {
-                index: RankProgram.prepare_compute(step, rank)
-                for index, step in enumerate(program.steps)
-                if isinstance(step, Compute)
-            }
+    def run_end(end: Any, ranks: list[dict[str, Any]]) -> list[Any]:
+        if isinstance(end, Jump):
+            return [(end.loop, fetched(end.arguments, values)) for values in ranks]
+        if isinstance(end, Fork):
+            (holds,) = {bool(to_array(fetched(end.condition, values))) for values in ranks}
+            return run_block(end.blocks[0 if holds else 1], [dict(values) for values in ranks])
+        if isinstance(end, Call):
+            return run_call(end, ranks)
+        return [fetched(end, values) for values in ranks]
 
-        def compute(self, index: int, values: dict[str, Any]) -> None:
-            self.steps[index](values)
+    def run_call(call: Call[Step], ranks: list[dict[str, Any]]) -> list[Any]:
+        rounds = [(call.loop, fetched(call.initial, values)) for values in ranks]
+        while True:
+            inner = [
+                values | {f.name: x for f, x in zip(call.formals, arguments, strict=True)}
+                for values, (_, arguments) in zip(ranks, rounds, strict=True)
+            ]
+            rounds = run_block(call.block, inner)
+            if not (isinstance(rounds[0], tuple) and rounds[0] and rounds[0][0] == call.loop):
+                return rounds
+
+    def run_step(step: Step, ranks: list[dict[str, Any]]) -> None:
+        if isinstance(step, Compute):
+            for rank, values in enumerate(ranks):
+                if (rank, step) not in kernels:
+                    kernels[rank, step] = RankProgram.prepare_compute(step, rank)
+                kernels[rank, step](values)
+        elif isinstance(step, Invoke):
+            for values, result in zip(ranks, run_call(step.call, ranks), strict=True):
+                values.update(zip([v.name for v in step.outputs], leaves(result), strict=True))
+        elif isinstance(step, Redistribute):
+            whole = join(step.source, ranks)
+            for rank, values in enumerate(ranks):
+                values[step.target.value.name] = cut(step.target, whole, rank)
+        else:
+            groups = reduction_groups(step.source.layout, step.axes)
+            partial = [to_array(values[step.source.value.name]) for values in ranks]
+            combine = {"sum": np.sum, "mean": np.mean, "max": np.max, "min": np.min}[step.how]
+            for rank, values in enumerate(ranks):
+                total = combine(np.stack([partial[m] for m in groups[rank]]), axis=0)
+                total = np.asarray(total, partial[rank].dtype)
+                shape = step.source.value.shape
+                held = step.source.layout.region(rank, shape)
+                kept = step.target.layout.region(rank, shape).relative_to(held)
+                values[step.target.value.name] = to_tensor(np.array(total[kept.as_slices()]))
+
+    def fetched(operand: Any, values: dict[str, Any]) -> Any:
+        if isinstance(operand, tuple):
+            return tuple(fetched(item, values) for item in operand)
+        return argument(operand) if isinstance(operand, Constant) else values[operand.name]
+
+    def leaves(result: Any) -> list[Any]:
+        if isinstance(result, tuple):
+            return [leaf for item in result for leaf in leaves(item)]
+        return [result]
 
     return run
