@@ -21,8 +21,9 @@ from launcher.launch import Prepared, prepare, read_rank_table
 from launcher.layout_command import collective_table, parameter_table
 from launcher.text import checks, initial, listed, plural, size
 from workers.resharding.errors import ReshardError
-from workers.resharding.plan import LoadPlan, Wanted, plan_rank
+from workers.resharding.plan import LoadPlan, plan_rank
 from workers.resharding.remote.address import shown
+from workers.resharding.wanted import Wanted
 from workers.spec import WorkerSpec
 
 

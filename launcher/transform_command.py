@@ -34,10 +34,10 @@ from workers.resharding.dtypes import STORAGE
 from workers.resharding.encryption import read_key
 from workers.resharding.errors import DtypeMismatchError, ReshardError, TargetWriteError
 from workers.resharding.optimizer_state import is_optimizer_state
-from workers.resharding.plan import matches
 from workers.resharding.remote.cache import Cache
 from workers.resharding.strategy_file import read_strategy_file
 from workers.resharding.verify import parse_checks, verify
+from workers.resharding.wanted import matches
 
 _RANK_IN_NAME = re.compile(r"[_-]?rank[_-]?\d+")
 _LINES = 10  # that tell the progress where there is no terminal

@@ -28,9 +28,10 @@ from workers.resharding.encryption import read_key
 from workers.resharding.errors import CheckpointChangedError
 from workers.resharding.execute import execute
 from workers.resharding.memory import require_memory
-from workers.resharding.plan import matches, plan_rank
+from workers.resharding.plan import plan_rank
 from workers.resharding.remote.address import shown
 from workers.resharding.remote.cache import Cache
+from workers.resharding.wanted import matches
 from workers.runtimes.runtime import Evaluator, Runtime, WantedParameter
 from workers.spec import WorkerSpec
 

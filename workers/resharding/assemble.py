@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.resharding.plan import plan_parameter
+from workers.resharding.copies import plan_parameter
 from workers.resharding.region import Region
 
 

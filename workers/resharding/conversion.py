@@ -14,9 +14,9 @@ from workers.resharding.dtypes import STORAGE
 from workers.resharding.errors import LayoutError
 from workers.resharding.index import NewFile
 from workers.resharding.layout import Layout
-from workers.resharding.plan import refuse_missing, require_layout
 from workers.resharding.region import Region, row_blocks
 from workers.resharding.saved import SlicedCheckpoint
+from workers.resharding.wanted import refuse_missing, require_layout
 
 TASK_NBYTES = 64 << 20  # what one process holds at a time
 _TASK_PIECES = 256

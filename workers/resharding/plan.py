@@ -2,88 +2,21 @@
 
 from __future__ import annotations
 
-import difflib
-import fnmatch
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
+from workers.resharding.copies import CopyStep, plan_parameter
 from workers.resharding.dtypes import STORAGE
-from workers.resharding.errors import (
-    CoverageError,
-    DtypeMismatchError,
-    LayoutError,
-    MissingParametersError,
-    NoLayoutError,
-    OverlapError,
-    ShapeMismatchError,
-)
+from workers.resharding.errors import CoverageError
 from workers.resharding.index import CheckpointIndex, SavedTensor
-from workers.resharding.layout import Layout
-from workers.resharding.region import Region, first_overlap, flat_boxes
+from workers.resharding.region import Region, flat_boxes
 from workers.resharding.remote.address import Location
 from workers.resharding.saved import SavedParameter, SlicedCheckpoint
-
-
-class Wanted(Protocol):
-    """What a network says of one of its parameters."""
-
-    @property
-    def layout(self) -> Layout: ...
-
-    @property
-    def full_shape(self) -> tuple[int, ...]: ...
-
-    @property
-    def dtype(self) -> str: ...  # MindSpore's name
-
-
-class CopyStep(NamedTuple):
-    """One box that goes from the saved slice of a rank into the wanted box."""
-
-    source_rank: int
-    source: Region  # in the coordinates of that rank's saved slice
-    target: Region  # in the coordinates of the wanted box
-
-
-def plan_parameter(
-    parameter: str, wanted: Region, saved: Mapping[int, Region], nearest: int = 0
-) -> tuple[CopyStep, ...]:
-    """Return the copies that fill ``wanted`` exactly once.
-
-    Args:
-        saved: for each source rank, the region that it holds. Ranks with equal regions are
-            replicas; of them the one nearest to ``nearest`` is read, the lower one in a tie.
-
-    Raises:
-        OverlapError: two saved regions overlap inside ``wanted`` without being equal.
-        CoverageError: the saved regions leave part of ``wanted`` unfilled.
-    """
-    if wanted.num_elements == 0:
-        return ()
-    reader: dict[Region, int] = {}  # the rank to read each distinct region from
-    for rank in sorted(saved, key=lambda rank: (abs(rank - nearest), rank)):
-        reader.setdefault(saved[rank], rank)
-    hits = [
-        (rank, region, common)
-        for region, rank in reader.items()
-        if (common := region.intersect(wanted)) is not None
-    ]
-    clash = first_overlap([common for _, _, common in hits])
-    if clash is not None:
-        (one, first, _), (other, second, _) = (hits[index] for index in clash)
-        raise OverlapError(parameter, one, other, f"{first} and {second}")
-    # Disjoint boxes inside ``wanted`` whose sizes add up to it must tile it.
-    covered = sum(common.num_elements for _, _, common in hits)
-    if covered != wanted.num_elements:
-        raise CoverageError(parameter, wanted.num_elements, covered)
-    return tuple(
-        CopyStep(rank, common.relative_to(region), common.relative_to(wanted))
-        for rank, region, common in sorted(hits, key=lambda hit: hit[0])
-    )
+from workers.resharding.wanted import Wanted, matches, refuse_missing, wanted_boxes
 
 
 class FileRead(NamedTuple):
@@ -171,24 +104,6 @@ def plan_rank(
     return make_plan(checkpoint, slices, rank)
 
 
-def matches(name: str, patterns: Iterable[str]) -> bool:
-    """Return whether one of some patterns (``head.*``) is for the name of a parameter."""
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
-
-
-def refuse_missing(checkpoint: SlicedCheckpoint, names: Iterable[str]) -> None:
-    """Refuse to go on if the checkpoint lacks one of some parameters.
-
-    Raises:
-        MissingParametersError: it names them all, and what comes near to the first.
-    """
-    missing = tuple(name for name in names if name not in checkpoint.parameters)
-    if missing:
-        similar = difflib.get_close_matches(missing[0], checkpoint.parameters)
-        path = next(iter(checkpoint.files.values())).path
-        raise MissingParametersError(missing, str(path), tuple(similar))
-
-
 def make_plan(
     checkpoint: SlicedCheckpoint, slices: Sequence[SlicePlan], rank: int
 ) -> LoadPlan:
@@ -196,36 +111,6 @@ def make_plan(
     paths = {read.path for part in slices for read in part.reads}
     files = {index.path: index for index in checkpoint.files.values() if index.path in paths}
     return LoadPlan(rank, tuple(slices), files)
-
-
-def wanted_boxes(
-    checkpoint: SlicedCheckpoint, name: str, want: Wanted, rank: int
-) -> tuple[Region, ...]:
-    """Return what a rank wants of a parameter, checked to be the parameter that was saved."""
-    saved = checkpoint.parameters[name]
-    _check_same_tensor(checkpoint, name, want, saved)
-    try:
-        return want.layout.boxes(rank, want.full_shape)
-    except LayoutError as error:
-        raise error.of(name) from error
-
-
-def require_layout(checkpoint: SlicedCheckpoint, name: str) -> None:
-    """Refuse a parameter of which the files hold slices, and the strategy does not say which.
-
-    Raises:
-        NoLayoutError: it names what in the strategy comes near to it.
-    """
-    if name in checkpoint.unnamed_slices:
-        first, *_, last = checkpoint.parameters[name].holders
-        raise no_layout(checkpoint, name, f"other values than {checkpoint.files[last].path}")
-
-
-def no_layout(checkpoint: SlicedCheckpoint, name: str, found: str) -> NoLayoutError:
-    """Return the error that a strategy should name a parameter and does not."""
-    file = checkpoint.files[checkpoint.parameters[name].holders[0]]
-    similar = difflib.get_close_matches(name, checkpoint.named - checkpoint.parameters.keys())
-    return NoLayoutError(name, str(file.path), found, tuple(similar))
 
 
 def plan_slice(
@@ -270,27 +155,6 @@ def _plan_box(
         )
         for step in plan_parameter(name, box, regions, rank * fields)
     )
-
-
-def _check_same_tensor(
-    checkpoint: SlicedCheckpoint, name: str, want: Wanted, saved: SavedParameter
-) -> None:
-    require_layout(checkpoint, name)
-    file = checkpoint.files[saved.holders[0]]
-    if saved.dtype != want.dtype or saved.dtype not in STORAGE:
-        raise DtypeMismatchError(name, want.dtype, saved.dtype, str(file.path))
-    if saved.full_shape != tuple(want.full_shape):
-        if checkpoint.named and not saved.in_strategy:
-            shapes = f"shape {list(saved.full_shape)}, not {list(want.full_shape)}"
-            raise no_layout(checkpoint, name, shapes)
-        raise ShapeMismatchError(
-            name,
-            tuple(want.full_shape),
-            saved.full_shape,
-            file.tensors[name].dims,
-            str(file.path),
-            str(saved.layout),
-        )
 
 
 def _file_reads(

@@ -14,7 +14,7 @@ import mindspore
 import numpy as np
 
 from workers.errors import InputError
-from workers.resharding.plan import matches
+from workers.resharding.wanted import matches
 from workers.runtimes.predict_layout import parse_predict_layout
 from workers.runtimes.runtime import WantedParameter
 from workers.runtimes.user_code import make_batches, make_network

@@ -15,7 +15,7 @@ import numpy as np
 from mindspore.common.np_dtype import bfloat16
 
 from workers.protocol import checksum
-from workers.resharding.plan import matches
+from workers.resharding.wanted import matches
 from workers.spmd.program import Placed
 
 

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
+from workers.resharding.copies import CopyStep, plan_parameter
 from workers.resharding.layout import Layout
-from workers.resharding.plan import CopyStep, plan_parameter
 from workers.resharding.region import Region
 
 

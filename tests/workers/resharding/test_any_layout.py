@@ -18,9 +18,10 @@ from workers.resharding.checkpoint import SlicedCheckpoint, open_checkpoint
 from workers.resharding.checkpoint_file import read_index
 from workers.resharding.conversion import plan_conversion
 from workers.resharding.convert import carry_out, write_headers
+from workers.resharding.copies import plan_parameter
 from workers.resharding.execute import execute
 from workers.resharding.layout import Layout
-from workers.resharding.plan import plan_parameter, plan_rank
+from workers.resharding.plan import plan_rank
 from workers.resharding.region import Region
 from workers.resharding.strategy_file import write_strategy_file
 

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from workers.resharding.copies import CopyStep, plan_parameter
 from workers.resharding.errors import CoverageError, OverlapError
 from workers.resharding.layout import Layout
-from workers.resharding.plan import CopyStep, plan_parameter
 from workers.resharding.region import Region
 
 
