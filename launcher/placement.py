@@ -11,7 +11,7 @@ from launcher.job import Job
 from launcher.needed_devices import kind_of_device, numbers_of_devices
 from launcher.rank_table import SIMULATED_SERVER, Device, RankTable
 from launcher.run_folder import RunFolder
-from launcher.secret import SECRET_VARIABLE
+from launcher.secret import HEAD_VARIABLE, SECRET_VARIABLE
 from launcher.site import Site
 from launcher.slot import MPI_PREFIXES, mpi_variables
 from launcher.text import plural
@@ -23,6 +23,7 @@ from workers.spec import WorkerSpec
 STALE_PREFIXES = ("MS_", "RANK_", "CM_CHIEF_", "CM_WORKER_", *MPI_PREFIXES)
 STALE_NAMES = frozenset(
     ("DEVICE_ID", "ASCEND_DEVICE_ID", "MINDSPORE_HCCL_CONFIG_PATH", "GROUP_INFO_FILE")
+    + (SECRET_VARIABLE, HEAD_VARIABLE)  # not for the user's code
 )
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 ON_THE_HOST = ("simulated", "cpu")  # runtimes that need no device
@@ -110,7 +111,7 @@ def clean_environment(environment: Mapping[str, str], threads: int) -> dict[str,
     kept = {
         name: value
         for name, value in environment.items()
-        if not name.startswith(STALE_PREFIXES) and name not in (*STALE_NAMES, SECRET_VARIABLE)
+        if not name.startswith(STALE_PREFIXES) and name not in STALE_NAMES
     }
     return dict([LOG_LEVEL]) | kept | dict.fromkeys(THREAD_VARIABLES, str(threads))
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from launcher.errors import JobError
 
 SECRET_VARIABLE = "LAUNCHER_CLUSTER_KEY"
+HEAD_VARIABLE = "LAUNCHER_HEAD"  # address and key of the head, in slots that it has started
 SHORTEST = 16  # characters; a shorter one can be guessed
 _FIX = "put the same one on every host: openssl rand -hex 32"
 

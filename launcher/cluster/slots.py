@@ -21,10 +21,10 @@ from launcher.cluster.member import serve
 from launcher.curve import Keys
 from launcher.errors import HostError
 from launcher.host import Host, look_around
+from launcher.secret import HEAD_VARIABLE
 from launcher.site import Site
 from launcher.slot import Slot
 
-VARIABLE = "LAUNCHER_HEAD"  # a HeadAddress, for slots that a launcher has started
 MEETING_S = 120.0  # for rank 0 to have its file written, once the slots have started
 
 
@@ -67,7 +67,7 @@ def lend(slot: Slot) -> int:
 
 
 def _where_to_look(slot: Slot) -> tuple[Callable[[], HeadAddress | None], str]:
-    if (told := os.environ.get(VARIABLE)) is not None:
+    if (told := os.environ.get(HEAD_VARIABLE)) is not None:
         head = HeadAddress.from_json(told)
         return lambda: head, f"{', '.join(head.addresses)}, port {head.port}"
     file = _meeting_file(slot)

@@ -13,7 +13,7 @@ from launcher.cluster.address import HeadAddress
 from launcher.cluster.head import Head
 from launcher.cluster.line import HeadLine
 from launcher.cluster.outer import Outer
-from launcher.cluster.slots import VARIABLE, name_slot, reachable_addresses
+from launcher.cluster.slots import name_slot, reachable_addresses
 from launcher.curve import Keys
 from launcher.engines.engine import Starter
 from launcher.engines.local import LocalStarter
@@ -25,6 +25,7 @@ from launcher.job import Job
 from launcher.own_server import find_own_server
 from launcher.placement import clean_environment, count_ranks
 from launcher.rank_table import RankTable
+from launcher.secret import HEAD_VARIABLE
 
 _SLOT_PROGRAM = (sys.executable, "-P", "-m", "launcher.cluster")
 
@@ -82,7 +83,7 @@ def _leading_slots(job: Job, ranks: int, environment: Mapping[str, str]) -> Iter
     told = with_our_code(clean_environment(environment, job.threads or 1))
 
     def start() -> Outer:
-        return Outer([*command, *_SLOT_PROGRAM], {**told, VARIABLE: address.to_json()})
+        return Outer([*command, *_SLOT_PROGRAM], {**told, HEAD_VARIABLE: address.to_json()})
 
     expected = {name_slot(rank): (rank,) for rank in range(ranks)}
     with Head(line, expected, None, _tell, start) as head:

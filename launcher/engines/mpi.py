@@ -10,9 +10,9 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from launcher.cluster.slots import VARIABLE
 from launcher.errors import HostError
 from launcher.job import Job
+from launcher.secret import HEAD_VARIABLE
 
 INSTALL = "pip install 'ascend-slice-launcher[mpi]', or load the module of your cluster's Open MPI"
 _IS_OPEN_MPI = "Open MPI"
@@ -29,7 +29,7 @@ def mpirun_command(job: Job, ranks: int, environment: Mapping[str, str]) -> list
         version = subprocess.run([mpirun, "--version"], capture_output=True, text=True).stdout
     except OSError as error:
         raise HostError(f"{mpirun} does not run: {error.strerror}", INSTALL) from error
-    told = (VARIABLE, "PYTHONPATH")
+    told = (HEAD_VARIABLE, "PYTHONPATH")
     if _IS_OPEN_MPI in version:
         hostfile, variables = "--hostfile", [word for name in told for word in ("-x", name)]
         # Ranks share cores as the job says; mpirun would bind each slot, or refuse too many.

@@ -40,7 +40,7 @@ def lead(asked: dict[str, Any], starter: Starter) -> int:
             device=f"{FAKES}:{asked['behaviour']}",
             network="net:make",
             predict_data="net:data",
-            environment=site.environment,
+            environment=dict(site.environment),
         )
         for site in sites
         for rank in site.ranks

@@ -197,3 +197,10 @@ class LastSegfaults(Healthy):
     def compile(self) -> None:
         if self.spec.rank == self.spec.rank_size - 1:
             ctypes.string_at(0)
+
+
+class ShowsItsSlot(Healthy):
+    """The output is whether MPI in this process would know it as its rank."""
+
+    def predict(self, batch: tuple[np.ndarray]) -> tuple[np.ndarray]:
+        return (np.array([os.environ["OMPI_COMM_WORLD_RANK"] == str(self.spec.rank)]),)

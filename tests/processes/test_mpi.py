@@ -1,0 +1,132 @@
+"""Ranks in the slots of a real mpirun: started inside of it, and by the launcher itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from launcher.run_folder import RunFolder
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+MPIRUN = Path(sys.executable).with_name("mpirun")
+INSIDE = [str(MPIRUN), "--allow-run-as-root", "--map-by", ":OVERSUBSCRIBE", "-n", "3"]
+
+Living = Callable[[], list[psutil.Process]]
+Until = Callable[[Callable[[], object]], None]
+Start = Callable[..., subprocess.Popen[str]]
+
+pytestmark = pytest.mark.skipif(not MPIRUN.is_file(), reason="needs Open MPI: pip install .[mpi]")
+
+
+@pytest.fixture
+def start(folder: RunFolder, mark: str, living: Living, tmp_path: Path) -> Start:
+    """Return a function that starts a job of three ranks; see cluster.py."""
+
+    def start(behaviour: str, *command: str, job: Any = None) -> subprocess.Popen[str]:
+        asked = {"behaviour": behaviour, "ranks": 3, "folder": str(folder.root), "job": job}
+        return subprocess.Popen(
+            [*command, sys.executable, str(HERE / "cluster.py"), json.dumps(asked)],
+            env={
+                "PATH": os.environ["PATH"],
+                "HOME": str(tmp_path),
+                "PYTHONPATH": str(ROOT),
+                "TEST_MARK": mark,
+            },
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    return start
+
+
+def test_every_slot_of_mpirun_is_a_rank(
+    start: Start, folder: RunFolder, living: Living, tmp_path: Path
+) -> None:
+    mpirun = start("ShowsItsSlot", *INSIDE)
+    said, _ = mpirun.communicate()
+    assert mpirun.returncode == 0, said
+    assert np.load(folder.predictions()).all()
+    assert list(tmp_path.glob(".launcher*")) == []  # where the slots have met
+    assert living() == []
+
+
+def test_mpirun_returns_the_exit_code_of_the_rank_that_failed(
+    start: Start, living: Living
+) -> None:
+    mpirun = start("Segfaults", *INSIDE)
+    said, _ = mpirun.communicate()
+    assert mpirun.returncode == 139, said
+    assert "cause SIGSEGV of rank 1" in said
+    assert living() == []
+
+
+def test_a_slot_that_is_killed_ends_the_job(
+    start: Start, folder: RunFolder, living: Living, until: Until
+) -> None:
+    mpirun = start("AllWait", *INSIDE)
+    until((folder.logs / "waiting").exists)
+    slots = [p for p in living() if p.environ().get("OMPI_COMM_WORLD_RANK") == "2"]
+    min(slots, key=lambda process: process.create_time()).kill()
+    mpirun.communicate()
+    assert mpirun.returncode != 0
+    until(lambda: living() == [])
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "exit_code"), [("ShowsItsSlot", 0), ("Segfaults", 139)], ids=["ok", "fails"]
+)
+def test_the_launcher_starts_mpirun_itself(
+    start: Start, living: Living, behaviour: str, exit_code: int
+) -> None:
+    launcher = start(behaviour, job={"engine": "mpi", "ranks": 3})
+    said, _ = launcher.communicate()
+    assert launcher.returncode == exit_code, said
+    assert living() == []
+
+
+def test_what_mpirun_complains_of_is_shown(start: Start, living: Living) -> None:
+    launcher = start("Healthy", job={"engine": "mpi", "ranks": 3, "engine_args": "--no-such"})
+    said, _ = launcher.communicate()
+    assert launcher.returncode != 0
+    assert "refused: mpirun left with exit code" in said and "no-such" in said
+    assert living() == []
+
+
+def test_nobody_outlives_a_launcher_whose_mpirun_is_killed(
+    start: Start, folder: RunFolder, living: Living, until: Until
+) -> None:
+    launcher = start("AllWait", job={"engine": "mpi", "ranks": 3})
+    until((folder.logs / "waiting").exists)
+    (mpirun,) = psutil.Process(launcher.pid).children()
+    mpirun.kill()
+    said, _ = launcher.communicate()
+    assert launcher.returncode == 137, said
+    assert "cause EngineLost of rank None: mpirun left with exit code 137" in said, said
+    until(lambda: living() == [])
+
+
+def test_mpirun_with_a_small_network(tmp_path: Path) -> None:
+    command = ["-m", "launcher", "--output", "out", "--json"]
+    mpirun = subprocess.run(
+        [*INSIDE[:-1], "2", sys.executable, *command],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert mpirun.returncode == 0, mpirun.stdout + mpirun.stderr
+    result = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert result["accuracy"] > 0.99
+    assert [rank["rank"] for rank in result["ranks"]] == [0, 1]
