@@ -168,7 +168,23 @@ def make_parser(command: str) -> argparse.ArgumentParser:
 def _add_network_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("network")
     group.add_argument(
-        "--network", metavar="M:F", help="returns the network: pkg.module:name or file.py:name"
+        "--network",
+        metavar="M:F",
+        help="returns the network: pkg.module:name, file.py:name, or hub:MODEL of MindSpore Hub",
+    )
+    group.add_argument(
+        *("--network-args", "--hub-args"),
+        metavar="JSON",
+        help="""keyword arguments of the network: '{"num_classes": 10}'""",
+    )
+    group.add_argument(
+        "--hub-folder", metavar="DIR", help="with the mindspore_hub_conf.py of the hub's model"
+    )
+    group.add_argument(
+        "--hub-url", metavar="URL", help="pages of the hub, if not on gitee.com (LAUNCHER_HUB_URL)"
+    )
+    group.add_argument(
+        "--trust-code", action="store_true", help="let mindspore_hub download code and run it"
     )
     group.add_argument(
         "--predict-data", metavar="M:F", help="returns the input: Tensor, tuple of them, or batches"
@@ -302,7 +318,8 @@ def _execute_job(
 ) -> int:
     from launcher.job import load_job
 
-    if path is None and "network" not in flags and DEFAULT_JOB.is_file():
+    named = "network" in flags or str(flags.get("checkpoint")).startswith("hub:")
+    if path is None and not named and DEFAULT_JOB.is_file():
         path = DEFAULT_JOB
         is_output = shown.keys() & {"as_json", "dry_run"}
         stream = sys.stderr if is_output else sys.stdout

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeGuard
@@ -17,6 +19,7 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 
 from launcher.errors import JobError, Problem
@@ -28,7 +31,11 @@ from workers.resharding.verify import parse_checks
 
 COMMAND_LINE = "command line"
 MOST = 65_536  # ranks, or threads of one
-_PATH_KEYS = ("rank_table", "strategy", "key_file", "cache", "output", "labels")
+HUB = "hub:"  # begins the name of a model of MindSpore Hub
+_MODEL = re.compile(r"\w[\w.-]*(/\w[\w.-]*){2,3}")
+_PATH_KEYS = (
+    *("rank_table", "strategy", "key_file", "cache", "hub_url", "hub_folder", "output", "labels"),
+)
 _ENTRY_POINT_KEYS = ("network", "predict_data", "dataset", "loss")
 
 
@@ -54,7 +61,7 @@ def path_from(folder: str | Path, text: str | Path) -> Path:
 
 def pattern_from(folder: str | Path, text: str) -> str:
     """Return a pattern that may start in ``folder``; only what the user wrote is a pattern."""
-    if is_url(text):
+    if is_url(text) or text.startswith(HUB):
         return text
     first, slash, rest = text.partition("/")
     home = os.path.expanduser(first)
@@ -64,8 +71,31 @@ def pattern_from(folder: str | Path, text: str) -> str:
 
 
 def _entry_point(name: str) -> str:
+    if name.startswith(HUB):
+        return _model(name)
     module, attribute = split_entry_point(name)
     return f"{_absolute(module)}:{attribute}" if is_file_name(module) else name
+
+
+def _pattern(text: str) -> str:
+    if text.startswith(HUB):
+        return _model(text)
+    return pattern_from(Path.cwd(), _without_nul(text))
+
+
+def _model(name: str) -> str:
+    if _MODEL.fullmatch(name.removeprefix(HUB)) is None:
+        raise ValueError(f"{name!r} names no model", "write hub:mindspore/1.7/googlenet_cifar10")
+    return name
+
+
+def _json(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError as error:
+        raise ValueError(f"{value!r} is no JSON", 'write \'{"num_classes": 10}\'') from error
 
 
 def _metric(name: str) -> str:
@@ -109,7 +139,8 @@ AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 Source = Annotated[
     str, BeforeValidator(lambda v: str(v) if isinstance(v, Path) else v), AfterValidator(_source)
 ]
-Pattern = Annotated[str, AfterValidator(lambda text: pattern_from(Path.cwd(), _without_nul(text)))]
+Pattern = Annotated[str, AfterValidator(_pattern)]
+Arguments = Annotated[dict[str, Any], BeforeValidator(_json)]
 FileWithKey = Annotated[str, AfterValidator(lambda text: str(_absolute(text)))]
 Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 Checks = Annotated[Names, AfterValidator(parse_checks)]
@@ -134,7 +165,10 @@ class Job(BaseModel):
     parallel_mode: Literal["semi_auto_parallel", "data_parallel"] = "semi_auto_parallel"
     """How ranks share the work: data_parallel gives each whole weights and a part of the data."""
     network: EntryPoint
-    """Callable that returns the network: pkg.module:name or path/file.py:name."""
+    """Callable that returns the network: pkg.module:name or path/file.py:name; or a model of
+    MindSpore Hub, hub:mindspore/1.7/googlenet_cifar10."""
+    network_args: Arguments = {}
+    """Keyword arguments of that callable, in JSON."""
     predict_data: EntryPoint | None = Field(default=None, validate_default=True)
     """Callable that returns the input: a Tensor, a tuple of them, or an iterable of batches."""
     dataset: EntryPoint | None = Field(default=None, validate_default=True)
@@ -153,7 +187,8 @@ class Job(BaseModel):
     """HCCL rank table (JSON) that says which rank runs on which device."""
     checkpoint: Pattern | None = None
     """Saved weights: a pattern with {rank}, a folder with rank_N inside, or one whole file; or
-    a URL of these."""
+    a URL of these; or a model of the hub. A model's network comes with its weights, unless others
+    are named, and the other way round."""
     strategy: Source | None = None
     """Strategy file of the training run that wrote the slices."""
     verify: Checks = ()
@@ -166,6 +201,12 @@ class Job(BaseModel):
     """Folder in which parts of remote files are kept; LAUNCHER_CACHE, or one in ~/.cache."""
     cache_size: Annotated[str, AfterValidator(_size)] | None = None
     """How much of remote files is kept at most, 64G for example."""
+    hub_url: Source | None = None
+    """Where the pages of the hub are, a URL or a folder; LAUNCHER_HUB_URL, or gitee.com."""
+    hub_folder: AbsolutePath | None = None
+    """Folder with the mindspore_hub_conf.py of the hub's model."""
+    trust_code: bool = False
+    """Let mindspore_hub download the code of the model, and run it."""
     device: Literal["auto", "ascend", "gpu", "cpu"] = "auto"
     """Where ranks run; cpu means simulated ranks, auto takes Ascend devices where there are any."""
     engine: Literal["auto", "local", "hosts", "mpi", "slurm"] = "auto"
@@ -196,6 +237,17 @@ class Job(BaseModel):
     """CPU threads of each rank; by default the cores of this host, shared out."""
     search_path: SearchPath = ()
     """Folders in which modules are looked for first; the working directory always comes last."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _both_of_the_hub(cls, values: Any) -> Any:
+        """Take the weights of a model with its network, and the other way round."""
+        if not isinstance(values, dict):
+            return values
+        named = (values.get(key) for key in ("network", "checkpoint"))
+        models = (value for value in named if isinstance(value, str) and value.startswith(HUB))
+        model = next(models, None)
+        return values if model is None else {"network": model, "checkpoint": model} | values
 
     @field_validator("predict_data", "dataset")
     @classmethod

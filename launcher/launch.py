@@ -15,6 +15,7 @@ from launcher import metrics_report, preflight
 from launcher.engines.engine import Starter
 from launcher.errors import JobError, ReportError, reason_of
 from launcher.host import look_around
+from launcher.hub import resolve
 from launcher.job import Job
 from launcher.labels import accuracy, read_labels
 from launcher.outcome import Limits, Outcome, RootCause
@@ -51,6 +52,7 @@ def prepare(job: Job, given: RankTable | None, starter: Starter) -> Prepared:
     Raises:
         LauncherError: the job, a file that it names, or a host will not do.
     """
+    job = resolve(job, os.environ)
     ranks = count_ranks(job, given)
     folder = RunFolder(job.output or default_output())
     checkpoint = preflight.check(job, folder.root)

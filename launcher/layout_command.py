@@ -13,6 +13,7 @@ from rich.table import Table
 from launcher import layout_report
 from launcher.console import make_console
 from launcher.host import look_around
+from launcher.hub import resolve
 from launcher.job import Job
 from launcher.launch import read_rank_table
 from launcher.placement import count_ranks
@@ -26,6 +27,7 @@ def execute(job: Job, as_json: bool = False, program: bool = False) -> int:
     Args:
         program: print the operators with their strategies and the collectives too.
     """
+    job = resolve(job, os.environ)
     rank_size = count_ranks(job, read_rank_table(job))
     check_entry_points(job)
     report = layout_report.ask(job, rank_size, os.environ, threads=look_around().cores)

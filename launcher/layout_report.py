@@ -32,6 +32,7 @@ def ask(job: Job, rank_size: int, environment: Mapping[str, str], threads: int) 
     """
     request = {
         "network": job.network,
+        "network_args": job.network_args,
         "predict_data": job.data,
         "task": job.task,
         "batch_size": job.batch_size,

@@ -90,6 +90,7 @@ def _spec(job: Job, device: Device, rank_size: int, runtime: str, threads: int) 
         server_id=device.server_id,
         device=runtime,
         network=job.network,
+        network_args=job.network_args,
         predict_data=job.data,
         task=job.task,
         parallel_mode=job.parallel_mode,

@@ -44,7 +44,7 @@ def check_entry_points(job: Job) -> None:
         if is_file_name(module):
             if not Path(module).is_file():
                 raise JobError.about(key, f"there is no file {module}", "check the path")
-        elif not _module_exists(module, [*map(str, job.search_path), *sys.path]):
+        elif not module_exists(module, [*map(str, job.search_path), *sys.path]):
             folders = ", ".join(dict.fromkeys(map(str, job.search_path)))
             fix = f"looked in {folders} and what Python searches; set PYTHONPATH, or name a file"
             raise JobError.about(key, f"there is no module {module}", fix)
@@ -80,7 +80,7 @@ def _check_writable(output: Path) -> None:
         raise JobError.about("output", f"{nearest} is not writable", "name another folder")
 
 
-def _module_exists(name: str, folders: Sequence[str]) -> bool:
+def module_exists(name: str, folders: Sequence[str]) -> bool:
     """Follow a dotted name from folder to folder, without importing the packages on the way."""
     path: Sequence[str] | None = None
     parts = name.split(".")

@@ -119,6 +119,7 @@ def main() -> int:
             server_id="localhost",
             device="simulated",
             network=request["network"],
+            network_args=request["network_args"],
             predict_data=request["predict_data"],
             task=request.get("task", "predict"),
             batch_size=request.get("batch_size"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,7 @@ class WorkerSpec:
     server_id: str  # address of the server, as HCCL knows it
     device: str  # "simulated", "single", "ascend", "gpu", or a runtime as "module:Class"
     network: str  # "pkg.module:factory" or "path/file.py:factory"
+    network_args: Mapping[str, Any] = field(default_factory=dict)  # by keyword, JSON values
     predict_data: str  # a callable; in task "eval" of (input, label) batches
     task: str = "predict"  # or "eval"
     parallel_mode: str = "semi_auto_parallel"  # or "data_parallel": the ranks share the data

@@ -209,7 +209,7 @@ def test_aliases_that_multiply_are_refused_in_a_few_words(job_file: Path, key: s
     for depth in range(1, 9):
         lines.append(f"a{depth}: &a{depth} [{', '.join([f'*a{depth - 1}'] * 10)}]")
     job_file.write_text("\n".join([*lines, f"{key}: *a8\n"]))
-    assert all(len(line) < 500 for line in refuse(job_file).splitlines())
+    assert all(len(line) < 1000 for line in refuse(job_file).splitlines())  # all keys are named
 
 
 @pytest.mark.parametrize("key", ["ranks", "threads"])

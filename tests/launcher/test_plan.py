@@ -100,6 +100,7 @@ def test_the_child_is_asked_for_the_network_of_the_job(
     request, environment = answer
     assert request == {
         "network": "net:make",
+        "network_args": {},
         "predict_data": "net:data",
         "task": "predict",
         "batch_size": None,

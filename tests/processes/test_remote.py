@@ -13,6 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 DIGITS = ROOT / "examples" / "digits" / "checkpoint"
+RUN = "digits/job.yaml --ranks 4 --output out/"  # what a block is known by
 BLOCKS = re.findall(r"^```sh\n(.*?)^```", (ROOT / "docs" / "remote.md").read_text(), re.M | re.S)
 
 
@@ -46,7 +47,7 @@ def block_with(text: str) -> str:
 
 def test_ranks_load_slices_from_a_web_server_and_fetch_each_byte_once(server, shell):
     shutil.copytree(DIGITS, server.folder / "digits")
-    lines = block_with("--output out/").replace("https://models.example.com", server.root)
+    lines = block_with(RUN).replace("https://models.example.com", server.root)
     done = shell(lines)
     assert done.returncode == 0, done.stderr
     assert "accuracy     99.17% of 360 predictions" in done.stdout
@@ -95,7 +96,7 @@ def test_a_plan_from_s3_reads_what_a_plan_from_files_does(shell):
 
 
 def test_a_url_that_leads_nowhere_ends_before_a_rank_starts(server, shell):
-    lines = block_with("--output out/").replace("https://models.example.com", server.root)
+    lines = block_with(RUN).replace("https://models.example.com", server.root)
     done = shell(lines.replace("strategy.ckpt", "strategy.ckpt?token=s3cret"))
     assert done.returncode == 2
     assert "/digits/strategy.ckpt: there is no such file" in done.stderr

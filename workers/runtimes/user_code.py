@@ -33,7 +33,7 @@ class NetworkError(InputError):
 
 def make_network(spec: WorkerSpec) -> nn.Cell:
     """Build the user's network, ready to predict. Call it under the context it shall run in."""
-    network = load_entry_point(spec.network, spec.search_path)()
+    network = load_entry_point(spec.network, spec.search_path)(**spec.network_args)
     if not isinstance(network, nn.Cell):
         raise NetworkError(spec.network, type(network).__name__)
     network.set_train(False)

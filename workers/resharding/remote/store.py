@@ -106,6 +106,27 @@ def _filesystem(_process: int, root: str) -> Any:
     return fsspec.core.url_to_fs(root, **options)[0]
 
 
+def read_text(url: str) -> str:
+    """Return a small file of text, past the cache.
+
+    Raises:
+        RemoteError: it cannot be had, or is no text.
+    """
+    from workers.resharding.remote.patience import patiently
+
+    system = filesystem(url)
+
+    def ask() -> bytes:
+        with explained(url):
+            content: bytes = system.cat_file(system._strip_protocol(url))
+        return content
+
+    try:
+        return patiently(ask).decode()
+    except UnicodeDecodeError:
+        raise RemoteError(shown(url), "it is no text") from None
+
+
 class _AnyStore:
     """A file of any file system that fsspec knows."""
 
