@@ -30,13 +30,15 @@ from workers.resharding.remote.cache import parse_size
 from workers.resharding.verify import parse_checks
 
 COMMAND_LINE = "command line"
+DATA_SUFFIXES = (".npy", ".npz", ".safetensors")
 MOST = 65_536  # ranks, or threads of one
 HUB = "hub:"  # begins the name of a model of MindSpore Hub
 _MODEL = re.compile(r"\w[\w.-]*(/\w[\w.-]*){2,3}")
 _PATH_KEYS = (
     *("rank_table", "strategy", "key_file", "cache", "hub_url", "hub_folder", "output", "labels"),
 )
-_ENTRY_POINT_KEYS = ("network", "predict_data", "dataset", "loss")
+_ENTRY_POINT_KEYS = ("network", "loss")
+_DATA_KEYS = ("predict_data", "dataset")
 
 
 def split_entry_point(name: str) -> tuple[str, str]:
@@ -68,6 +70,25 @@ def pattern_from(folder: str | Path, text: str) -> str:
     if home != first:
         text = escape(home) + slash + rest
     return str(Path(escape(str(folder)), text))
+
+
+def is_data_file(name: str) -> bool:
+    """Say whether data are files (or a folder of them) rather than a callable."""
+    return name.partition(":")[0].endswith(DATA_SUFFIXES) or ":" not in name
+
+
+def _data(name: str) -> str:
+    if not is_data_file(name):
+        return _entry_point(name)
+    if name.endswith(DATA_SUFFIXES) or ".npz:" in name or ".safetensors:" in name:
+        return str(_absolute(name))
+    folder = _absolute(name)
+    if not folder.is_dir():
+        raise ValueError(
+            f"{name!r} names no data",
+            f"name a callable, pkg.module:name, a {', '.join(DATA_SUFFIXES)} file, or their folder",
+        )
+    return str(folder)
 
 
 def _entry_point(name: str) -> str:
@@ -132,6 +153,7 @@ def _listed(value: Any) -> Any:
 Count = Annotated[int, Field(strict=True, ge=1, le=MOST)]
 Seconds = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 EntryPoint = Annotated[str, AfterValidator(_entry_point)]
+Data = Annotated[str, AfterValidator(_data)]
 Metrics = Annotated[
     tuple[Annotated[str, AfterValidator(_metric)], ...], BeforeValidator(_split)
 ]
@@ -169,16 +191,17 @@ class Job(BaseModel):
     MindSpore Hub, hub:mindspore/1.7/googlenet_cifar10."""
     network_args: Arguments = {}
     """Keyword arguments of that callable, in JSON."""
-    predict_data: EntryPoint | None = Field(default=None, validate_default=True)
-    """Callable that returns the input: a Tensor, a tuple of them, or an iterable of batches."""
-    dataset: EntryPoint | None = Field(default=None, validate_default=True)
-    """To evaluate: callable that returns a mindspore.dataset or iterable of (input, label)."""
+    predict_data: Data | None = Field(default=None, validate_default=True)
+    """Callable that returns the input: a Tensor, a tuple of them, an iterable of batches or a
+    mindspore.dataset. Or a .npy, .npz or .safetensors file, file:key, or a folder of them."""
+    dataset: Data | None = Field(default=None, validate_default=True)
+    """To evaluate: the same, of (input, label) batches."""
     loss: EntryPoint | None = None
     """To evaluate: callable that returns the loss; the metric loss needs it."""
     metrics: Metrics = ("accuracy",)
     """To evaluate: names that MindSpore knows, or a callable that returns {name: Metric}."""
     batch_size: Count | None = None
-    """Samples of a batch, for data callables that take batch_size."""
+    """Samples of a batch, for data callables that take batch_size; of files 32 if not given."""
     dataset_sink_mode: bool = False
     """To evaluate on a device that can: let it fetch the batches by itself."""
     ranks: Count | None = None
@@ -304,9 +327,12 @@ def _read(path: Path) -> dict[str, Any]:
 def _anchored(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Make the paths of a job file absolute; whatever is no path yet is left to validation."""
     anchored = dict(values)
-    for key in (*_PATH_KEYS, *_ENTRY_POINT_KEYS):
+    for key in (*_PATH_KEYS, *_ENTRY_POINT_KEYS, *_DATA_KEYS):
         value = values.get(key)
-        if _is_path(value) and not is_url(value) and (key in _PATH_KEYS or _in_file(value)):
+        if not _is_path(value) or is_url(value):
+            continue
+        is_data = key in _DATA_KEYS and is_data_file(value)
+        if key in _PATH_KEYS or is_data or _in_file(value):
             anchored[key] = str(path_from(folder, value))
     if isinstance(metrics := _split(values.get("metrics")), list):
         anchored["metrics"] = [

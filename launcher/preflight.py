@@ -9,7 +9,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
 from launcher.errors import JobError
-from launcher.job import Job, is_file_name, split_entry_point
+from launcher.job import Job, is_data_file, is_file_name, split_entry_point
 from launcher.labels import read_labels
 from workers.resharding.checkpoint import SlicedCheckpoint, open_checkpoint
 from workers.resharding.encryption import read_key
@@ -40,6 +40,9 @@ def check_entry_points(job: Job) -> None:
         named += [("loss", job.loss)] if job.loss else []
         named += [("metrics", name) for name in job.metrics if ":" in name]
     for key, name in named:
+        if key in ("predict_data", "dataset") and is_data_file(name):
+            _check_data(key, name)
+            continue
         module, _ = split_entry_point(name)
         if is_file_name(module):
             if not Path(module).is_file():
@@ -48,6 +51,12 @@ def check_entry_points(job: Job) -> None:
             folders = ", ".join(dict.fromkeys(map(str, job.search_path)))
             fix = f"looked in {folders} and what Python searches; set PYTHONPATH, or name a file"
             raise JobError.about(key, f"there is no module {module}", fix)
+
+
+def _check_data(key: str, name: str) -> None:
+    path = Path(name if Path(name).exists() else name.rpartition(":")[0])
+    if not path.exists():
+        raise JobError.about(key, f"there is no file {name}", "check the path")
 
 
 def check_checkpoint(job: Job) -> SlicedCheckpoint | None:

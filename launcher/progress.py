@@ -7,15 +7,17 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from launcher.text import plural, seconds
-from workers.protocol import PHASES, Done, Failed, Message, PhaseEntered, Prediction
+from workers.protocol import PHASES, Done, Expected, Failed, Message, PhaseEntered, Prediction
 from workers.spec import WorkerSpec
 
+TELL_EVERY_S = 10.0  # between two lines about the batches, where there is no terminal
 LAGGING_S = 1.0  # a rank that reaches a phase this long after the first one is named
 
 
@@ -27,7 +29,10 @@ class Board:
     entered_s: dict[tuple[int, str], float] = field(default_factory=dict)  # (rank, phase) -> when
     phase: dict[int, str] = field(default_factory=dict)  # of each rank, the latest
     ended: dict[int, str] = field(default_factory=dict)  # rank -> "done" or "failed"
-    batches: int = 0  # that the owner of the output has sent
+    expected: dict[int, int] = field(default_factory=dict)  # rank -> batches it will send
+    batches: int = 0  # whose outputs have come
+    first_batch_s: float = 0.0
+    told_s: float = 0.0  # when the latest line about batches was worth it
 
     def note(self, message: Message, at_s: float) -> list[str]:
         """Take in a message; return the lines it is worth."""
@@ -36,8 +41,15 @@ class Board:
                 self.phase[rank] = phase
                 self.entered_s[rank, phase] = at_s
                 return self._reached(phase)
-            case Prediction(batch=batch):
-                self.batches = batch + 1
+            case Expected(rank, batches):
+                self.expected[rank] = batches
+            case Prediction():
+                self.batches += 1
+                if self.batches == 1:
+                    self.first_batch_s = self.told_s = at_s
+                if at_s - self.told_s >= TELL_EVERY_S:
+                    self.told_s = at_s
+                    return [f"{at_s:6.1f} s  predict  {self.pace(at_s)}"]
             case Done(rank):
                 self.ended[rank] = "done"
             case Failed(rank, phase, kind, text):
@@ -45,6 +57,22 @@ class Board:
                 first_line = text.strip().partition("\n")[0]
                 return [f"{at_s:6.1f} s  rank {rank} failed in {phase}: {kind}: {first_line}"]
         return []
+
+    @property
+    def total(self) -> int:
+        """How many batches will come in all; 0: nobody knows."""
+        return max(self.batches, sum(self.expected.values())) if self.expected else 0
+
+    def pace(self, at_s: float) -> str:
+        """Say how many batches there are, how fast they come, and how long the rest takes."""
+        total = self.total
+        done = f"{self.batches} of {total} batches" if total else plural(self.batches, "batch")
+        passed_s = at_s - self.first_batch_s
+        if self.batches < 2 or passed_s <= 0:
+            return done
+        rate = (self.batches - 1) / passed_s
+        left = f", {seconds((total - self.batches) / rate)} left" if total else ""
+        return f"{done}, {rate:.3g} a second{left}"
 
     def _reached(self, phase: str) -> list[str]:
         """Return a line when the last of all ranks enters ``phase``."""
@@ -89,8 +117,8 @@ class Progress(AbstractContextManager["Progress"]):
             for line in lines:
                 self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    def __rich__(self) -> Table:
-        """Draw the live table: a row for each rank, a column for each phase."""
+    def __rich__(self) -> Group:
+        """Draw a row for each rank, a column for each phase, and how far the batches are."""
         table = Table(box=None, pad_edge=False)
         for title in ("rank", "device", *PHASES[1:-1]):
             table.add_column(title, justify="right" if title == "rank" else "left")
@@ -99,9 +127,9 @@ class Progress(AbstractContextManager["Progress"]):
             place = f"{spec.server_id}:{spec.device_id}"
             cells = [self._cell(spec.rank, phase, now_s) for phase in PHASES[1:-1]]
             table.add_row(str(spec.rank), place, *cells)
-        batches = plural(self._board.batches, "batch")
-        table.caption = f"{now_s:.0f} s, {batches} predicted"
-        return table
+        board = self._board
+        bars = [ProgressBar(board.total, board.batches, width=40)] if board.total else []
+        return Group(table, *bars, Text(f"{now_s:.0f} s, {board.pace(now_s)}", style="dim"))
 
     def _cell(self, rank: int, phase: str, now_s: float) -> Text:
         entered_s = self._board.entered_s.get((rank, phase))

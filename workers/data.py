@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from typing import Any
 
 import numpy as np
@@ -48,15 +48,32 @@ def batches_of(
         yield from _iterate(data, source)
 
 
+def count_batches(data: Any, batch_size: int | None = None, parts: int = 1) -> int:
+    """Return how many batches ``batches_of`` will yield; 0: the data do not say."""
+    first = data[0] if isinstance(data, tuple) and data else data
+    if _is_tensor(first):
+        size = _cut_size(first, batch_size, parts)
+        return -(-len(array_of(first)) // size) if size else 1
+    if callable(size_of := getattr(data, "get_dataset_size", None)):
+        return int(size_of())
+    return len(data) if isinstance(data, Sized) else 0
+
+
+def _cut_size(value: Any, batch_size: int | None, parts: int) -> int:
+    """Return how many samples go into a batch; 0: all of them."""
+    if batch_size is not None or parts == 1:
+        return batch_size or 0
+    return max(1, -(-len(array_of(value)) // parts))
+
+
 def _cut(
     batch: tuple[Any, ...], batch_size: int | None, parts: int
 ) -> Iterator[tuple[Any, ...]]:
-    if batch_size is None and parts == 1:
+    size = _cut_size(batch[0], batch_size, parts)
+    if not size:
         yield batch
         return
-    samples = len(array_of(batch[0]))
-    size = batch_size or max(1, -(-samples // parts))
-    for start in range(0, samples, size):
+    for start in range(0, max(1, len(array_of(batch[0]))), size):
         yield tuple(value[start : start + size] for value in batch)
 
 

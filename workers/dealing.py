@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from workers.data import array_of, batches_of
+from workers.data_files import DataFiles, is_data_file
 from workers.errors import InputError
 from workers.protocol import Rows, checksum
 from workers.spec import WorkerSpec
@@ -27,13 +28,38 @@ class Share(Protocol):
     def seen(self) -> str:
         """A checksum of what must be the same on all ranks."""
 
+    def own(self, count: int) -> int:
+        """Return how many of so many batches are of this share."""
+
     def of(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Rows]]:
         """Yield this rank's batches and the rows of the whole that they are."""
 
 
 def share_of(spec: WorkerSpec) -> Share:
     """Return how the rank gets its share: from the user's own callable, or dealt by us."""
+    if is_data_file(spec.predict_data):
+        return Picked(spec)
     return Sharded(spec) if is_sharded(spec) else Dealt(spec.rank, spec.rank_size)
+
+
+def own_batches(spec: WorkerSpec, count: int) -> range:
+    """Return the numbers of the batches that a rank predicts."""
+    return range(spec.rank, count, spec.rank_size) if spec.shares_data else range(count)
+
+
+class Picked:
+    """Every rank reads its own batches from files, and no others."""
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        self._spec, self._files = spec, DataFiles(spec.predict_data, spec.batch_size)
+        self.samples, self.seen = self._files.samples, ""
+
+    def own(self, count: int) -> int:
+        return count
+
+    def of(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Rows]]:
+        for number, batch in zip(own_batches(self._spec, len(self._files)), batches):
+            yield batch, Rows(self._files.first_row(number))
 
 
 class Dealt:
@@ -42,6 +68,9 @@ class Dealt:
     def __init__(self, rank: int, rank_size: int) -> None:
         self._rank, self._rank_size = rank, rank_size
         self.samples, self.seen = 0, ""
+
+    def own(self, count: int) -> int:
+        return len(range(self._rank, count, self._rank_size))
 
     def of(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Rows]]:
         for number, batch in enumerate(batches):
@@ -57,6 +86,9 @@ class Sharded:
     def __init__(self, spec: WorkerSpec) -> None:
         self._spec = spec
         self.samples, self.seen = samples_of_all_shards(spec), ""
+
+    def own(self, count: int) -> int:
+        return count
 
     def of(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Rows]]:
         start, step = self._spec.rank, self._spec.rank_size

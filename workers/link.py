@@ -19,6 +19,7 @@ from workers.protocol import (
     PHASES,
     QUEUED_MESSAGES,
     Done,
+    Expected,
     Failed,
     Message,
     PhaseEntered,
@@ -69,6 +70,10 @@ class Link:
             self._send(Prediction(self.rank, batch, tuple(outputs), inputs, rows))
         else:
             self._send(PredictionDigest.of(self.rank, batch, outputs, inputs))
+
+    def expects(self, batches: int) -> None:
+        """Say how many batches this rank is going to deliver."""
+        self._tell(Expected(self.rank, batches))
 
     def waiting(self, peer: int, doing: str) -> None:
         """Say whom this rank waits for. Returns at once: the rank goes on waiting."""

@@ -94,6 +94,14 @@ class PredictionDigest:
 
 
 @dataclass(frozen=True)
+class Expected:
+    """How many batches a rank is going to deliver, as its data say."""
+
+    rank: int
+    batches: int
+
+
+@dataclass(frozen=True)
 class Waiting:
     """A rank that was asked what holds it up (SIGUSR1) is waiting for another one."""
 
@@ -138,7 +146,9 @@ class Done:
     report: RankReport
 
 
-Message: TypeAlias = "PhaseEntered | Prediction | PredictionDigest | Waiting | Failed | Done"
+Message: TypeAlias = (
+    "PhaseEntered | Expected | Prediction | PredictionDigest | Waiting | Failed | Done"
+)
 
 
 def checksum(*arrays: np.ndarray | bytes) -> str:
@@ -243,6 +253,10 @@ def _read_phase(fields: Mapping[str, Any]) -> PhaseEntered:
     return PhaseEntered(_count(fields["rank"]), _phase(fields["phase"]))
 
 
+def _read_expected(fields: Mapping[str, Any]) -> Expected:
+    return Expected(_count(fields["rank"]), _count(fields["batches"]))
+
+
 def _read_digest(fields: Mapping[str, Any]) -> PredictionDigest:
     digest = PredictionDigest(
         _count(fields["rank"]),
@@ -296,6 +310,7 @@ def _read_done(fields: Mapping[str, Any]) -> Done:
 
 _READERS: Mapping[str, Callable[[Mapping[str, Any]], Message]] = {
     "PhaseEntered": _read_phase,
+    "Expected": _read_expected,
     "PredictionDigest": _read_digest,
     "Waiting": _read_waiting,
     "Failed": _read_failed,

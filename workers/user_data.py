@@ -1,4 +1,4 @@
-"""Call the data callable that the user named, with what it wants to be told."""
+"""Make the data that the user named: open files, or call a callable with what it wants to know."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from workers.data_files import DataFiles, is_data_file
 from workers.entry_point import load_entry_point
 from workers.spec import WorkerSpec
 
@@ -13,18 +14,22 @@ SHARD_ARGUMENTS = ("num_shards", "shard_id")
 
 
 def make_data(spec: WorkerSpec) -> Any:
-    """Return what the callable returns.
+    """Return the files, or what the callable returns.
 
-    It is given ``batch_size`` if it takes that and the job has one, and ``num_shards`` and
+    That is given ``batch_size`` if it takes that and the job has one, and ``num_shards`` and
     ``shard_id`` if the ranks share the data and it takes both.
     """
+    if is_data_file(spec.predict_data):
+        return DataFiles(spec.predict_data, spec.batch_size)
     return _call(spec, spec.rank_size, spec.rank)
 
 
 def is_sharded(spec: WorkerSpec) -> bool:
-    """Say whether the callable itself gives each rank its share."""
+    """Say whether a callable itself gives each rank its share."""
+    if not spec.shares_data or is_data_file(spec.predict_data):
+        return False
     function = load_entry_point(spec.predict_data, spec.search_path)
-    return spec.shares_data and all(_takes(function, name) for name in SHARD_ARGUMENTS)
+    return all(_takes(function, name) for name in SHARD_ARGUMENTS)
 
 
 def make_whole_data(spec: WorkerSpec) -> Any:

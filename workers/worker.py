@@ -10,8 +10,9 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
+from operator import length_hint
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,7 +23,7 @@ from workers.dealing import Share, require_row_for_each_sample, share_of
 from workers.entry_point import load_entry_point
 from workers.errors import InputError, WorkerError
 from workers.link import Link, exit_code_of
-from workers.protocol import RankReport, Rows, checksum
+from workers.protocol import OWNER_RANK, RankReport, Rows, checksum
 from workers.resharding.checkpoint import open_checkpoint
 from workers.resharding.encryption import read_key
 from workers.resharding.errors import CheckpointChangedError
@@ -183,16 +184,26 @@ class _Life:
         if spec.task == "eval" and spec.rank_size == 1 and isinstance(runtime, Evaluator):
             metrics = runtime.evaluate(self._deliver)
         elif self._share is not None:
-            for batch, rows in self._share.of(runtime.batches()):
+            for batch, rows in self._share.of(self._batches_to_come()):
                 outputs = self._predict(batch)
                 require_row_for_each_sample(spec.network, outputs, batch)
                 self._deliver(outputs, rows=rows)
         else:
-            for batch in runtime.batches():
+            for batch in self._batches_to_come():
                 self._deliver(self._predict(batch), checksum(*map(array_of, batch)))
         if not self._batches and self._share is None:
             raise InputError(f"{spec.predict_data} gave no batch to predict")
         return metrics
+
+    def _batches_to_come(self) -> Iterator[tuple[Any, ...]]:
+        """Return the batches, and say how many they are, if they know and this rank delivers."""
+        batches = self._runtime.batches()
+        count = length_hint(batches)
+        if self._share is not None:
+            count = self._share.own(count)
+        if count and (self._share is not None or self._spec.rank == OWNER_RANK):
+            self._link.expects(count)
+        return batches
 
     def _predict(self, batch: tuple[Any, ...]) -> tuple[np.ndarray, ...]:
         """Return the outputs of a batch, with its labels behind them where it has any."""

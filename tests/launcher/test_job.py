@@ -268,3 +268,14 @@ def test_metrics_are_names_and_callables(job_file: Path) -> None:
     assert load_job(job_file, {}).metrics == ("loss", f"{job_file.parent}/metrics.py:make")
     assert load_job(job_file, {"metrics": "accuracy, loss"}).metrics == ("accuracy", "loss")
     assert "write pkg.module:name" in refuse(job_file, metrics="net:")
+
+
+@pytest.mark.parametrize("given", ["x.npy", "x.npz:images", "x.safetensors", "shards"])
+def test_predict_data_may_be_files(job_file: Path, given: str) -> None:
+    (job_file.parent / "shards").mkdir()
+    job_file.write_text(f"network: net:make\npredict_data: {given}\n")
+    assert load_job(job_file, {}).predict_data == f"{job_file.parent}/{given}"
+
+
+def test_predict_data_that_are_neither_a_callable_nor_files_are_refused(job_file: Path) -> None:
+    assert "name a callable, pkg.module:name, a .npy, " in refuse(job_file, predict_data="net")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from rich.console import Console
 
 from launcher.progress import Board, Progress
-from workers.protocol import PHASES, Done, Failed, PhaseEntered, Prediction, RankReport
+from workers.protocol import PHASES, Done, Expected, Failed, PhaseEntered, Prediction, RankReport
 from workers.spec import WorkerSpec
 
 Specs = tuple[WorkerSpec, ...]
@@ -53,7 +53,7 @@ def test_the_live_table_shows_the_time_of_each_phase(specs: Specs) -> None:
         (1.0, PhaseEntered(1, "context")),
         (3.5, PhaseEntered(0, "layout")),
         (4.0, Failed(1, "context", "ValueError", "no", "", 1)),
-        (4.5, Prediction(0, 6, ())),
+        (4.5, Prediction(0, 0, ())),
         (5.0, Done(0, report)),
     ]
     for at_s, message in events:
@@ -63,7 +63,7 @@ def test_the_live_table_shows_the_time_of_each_phase(specs: Specs) -> None:
     assert next(rows).split() == ["rank", "device", *PHASES[1:-1]]
     assert next(rows).split() == ["0", "localhost:0", "2.5", "s", "1.5", "s", "·", "·", "·"]
     assert next(rows).split() == ["1", "localhost:1", "failed", "·", "·", "·", "·"]
-    assert next(rows).strip() == "5 s, 7 batches predicted"
+    assert next(rows).strip() == "5 s, 1 batch"
 
 
 def drawn(progress: Progress) -> Iterator[str]:
@@ -79,3 +79,29 @@ def test_the_live_table_leaves_a_terminal_as_it_was(specs: Specs) -> None:
         progress.watch(PhaseEntered(0, "context"))
     assert "localhost:0" in stream.getvalue()
     assert stream.getvalue().endswith("\x1b[2K")  # the last line of the table is erased
+
+
+def test_the_rate_and_the_time_that_is_left_are_told(specs: Specs) -> None:
+    board = Board(2)
+    board.note(Expected(0, 12), 1.0)
+    lines = [line for n in range(7) for line in board.note(Prediction(0, n, ()), 2.0 + 4 * n)]
+    # one batch in 4 s; a line at most every 10 s
+    assert lines == [
+        "  14.0 s  predict  4 of 12 batches, 0.25 a second, 32.0 s left",
+        "  26.0 s  predict  7 of 12 batches, 0.25 a second, 20.0 s left",
+    ]
+
+
+def test_batches_that_nobody_counted_have_a_rate_but_no_end() -> None:
+    board = Board(1)
+    board.note(Prediction(0, 0, ()), 1.0)
+    assert board.pace(1.0) == "1 batch"
+    board.note(Prediction(0, 1, ()), 1.5)
+    assert board.pace(1.5) == "2 batches, 2 a second"
+
+
+def test_the_shares_of_all_ranks_are_counted() -> None:
+    board = Board(2)
+    for rank, batches in ((0, 3), (1, 2)):
+        board.note(Expected(rank, batches), 1.0)
+    assert board.total == 5

@@ -103,12 +103,15 @@ def launch(
 ) -> Launch:
     """Return a function that starts a launcher process; its messages come on its stdout."""
 
-    def launch(behaviour: str, ranks: int = 2, grace_s: float = 5.0) -> subprocess.Popen[str]:
+    def launch(
+        behaviour: str, ranks: int = 2, grace_s: float = 5.0, **fields: Any
+    ) -> subprocess.Popen[str]:
         asked = {
             "device": f"{HERE}/fake_ranks.py:{behaviour}",
             "ranks": ranks,
             "folder": str(folder.root),
             "limits": {"total_s": PATIENCE_S, "phase_s": PATIENCE_S, "grace_s": grace_s},
+            **fields,
         }
         return subprocess.Popen(
             [sys.executable, HERE / "launch.py", json.dumps(asked)],

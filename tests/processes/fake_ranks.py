@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from workers.data_files import DataFiles
 from workers.errors import PeerLostError
 from workers.spec import WorkerSpec
 
@@ -204,3 +205,14 @@ class ShowsItsSlot(Healthy):
 
     def predict(self, batch: tuple[np.ndarray]) -> tuple[np.ndarray]:
         return (np.array([os.environ["OMPI_COMM_WORLD_RANK"] == str(self.spec.rank)]),)
+
+
+class Streams(Healthy):
+    """The output is the input, read from files."""
+
+    def batches(self) -> Iterator[tuple[np.ndarray]]:
+        files = DataFiles(self.spec.predict_data, self.spec.batch_size)
+        yield from files.read_ahead(range(len(files)))
+
+    def predict(self, batch: tuple[np.ndarray]) -> tuple[np.ndarray]:
+        return batch

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import sys
 from pathlib import Path
 
@@ -32,13 +33,15 @@ def main() -> int:
             server_id="localhost",
             device=asked["device"],
             network="net:make",
-            predict_data="net:data",
+            predict_data=asked.get("predict_data", "net:data"),
             environment=dict(os.environ),
         )
         for rank in range(asked["ranks"])
     ]
     folder = RunFolder(Path(asked["folder"]))
     outcome = run_ranks(specs, folder, Limits(**asked["limits"]), show)
+    print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}")
+    print(f"of ranks {max((r.peak_memory_bytes for r in outcome.reports.values()), default=0)}")
     if outcome.cause is not None:
         print(f"cause {outcome.cause.kind}: {outcome.cause.message}")
     return outcome.exit_code

@@ -8,7 +8,9 @@ from typing import Any
 
 from mindspore import nn
 
-from workers.data import batches_of, require_labelled, split_labels
+from workers.data import batches_of, count_batches, require_labelled, split_labels
+from workers.data_files import DataFiles
+from workers.dealing import own_batches
 from workers.entry_point import load_entry_point
 from workers.errors import InputError
 from workers.runtimes.evaluation import Evaluation
@@ -40,21 +42,42 @@ def make_network(spec: WorkerSpec) -> nn.Cell:
     return network
 
 
+class Batches(Iterator[tuple[Any, ...]]):
+    """An iterator that may know how many batches are to come: ``operator.length_hint`` asks it."""
+
+    def __init__(self, batches: Iterator[tuple[Any, ...]], count: int) -> None:
+        self._batches, self._count = batches, count
+
+    def __next__(self) -> tuple[Any, ...]:
+        return next(self._batches)
+
+    def __length_hint__(self) -> int:
+        return self._count
+
+
 def make_batches(spec: WorkerSpec) -> tuple[tuple[Any, ...], Iterator[tuple[Any, ...]]]:
     """Return the inputs of the first batch, to compile with, and all batches, the first included.
 
     The user's data is iterated once, and one batch is read ahead: it may be a generator. In
-    task "eval" the batches end in their labels, which are no input of the network.
+    task "eval" the batches end in their labels, which are no input of the network. Of files that
+    the ranks share, the batches are those of this rank.
     """
     if spec.task == "eval":
         Evaluation(spec)  # to refuse now what would be refused when all is predicted
-    parts = spec.rank_size if spec.shares_data and not is_sharded(spec) else 1
-    found = batches_of(make_data(spec), spec.predict_data, spec.batch_size, parts)
-    batches = map(_tensors, found)
-    first = next(batches)
+    data, source = make_data(spec), spec.predict_data
+    if isinstance(data, DataFiles):
+        numbers = own_batches(spec, len(data))
+        first, found = _tensors(data[0]), data.read_ahead(numbers)
+        batches = Batches(map(_tensors, found), len(numbers))
+    else:
+        parts = spec.rank_size if spec.shares_data and not is_sharded(spec) else 1
+        all_batches = map(_tensors, batches_of(data, source, spec.batch_size, parts))
+        first = next(all_batches)
+        count = count_batches(data, spec.batch_size, parts)
+        batches = Batches(chain((first,), all_batches), count)
     if spec.task == "eval":
-        require_labelled(first, spec.predict_data, "batch 0")
-    return split_labels(first, spec.task)[0], chain((first,), batches)
+        require_labelled(first, source, "batch 0")
+    return split_labels(first, spec.task)[0], batches
 
 
 def _tensors(batch: tuple[Any, ...]) -> tuple[Any, ...]:
