@@ -40,6 +40,7 @@ class Prepared:
     placement: Placement
     checkpoint: SlicedCheckpoint | None  # what the job loads, opened once to check it
     checked: Mapping[str, int]  # of its content: how many files, or slices, each check compared
+    warnings: tuple[str, ...]  # of what looks wrong with it
     starter: Starter
 
 
@@ -61,7 +62,8 @@ def prepare(job: Job, given: RankTable | None, starter: Starter) -> Prepared:
     placement = place(job, given, sites, folder)
     if checkpoint is not None:
         placement = placement.with_checkpoint(checkpoint.version)
-    return Prepared(job, folder, placement, checkpoint, checked, starter)
+    warnings = preflight.doubts(checkpoint)
+    return Prepared(job, folder, placement, checkpoint, checked, warnings, starter)
 
 
 def start(prepared: Prepared, watch: Callable[[Message], None]) -> Result:
@@ -100,6 +102,7 @@ def _run(prepared: Prepared, watch: Callable[[Message], None]) -> Result:
         cause=outcome.cause,
         followers=outcome.followers,
         checked=prepared.checked,
+        warnings=prepared.warnings,
     )
     if not result.ok:
         return result

@@ -75,6 +75,7 @@ class Plan:
             "output": str(prepared.folder.root),
             "strategy": shown(prepared.job.strategy) if prepared.job.strategy else None,
             "checked": dict(prepared.checked),
+            "warnings": list(prepared.warnings),
             "initial_parameters": self.initial,
             "unused_tensors": self.unused,
             "ranks": ranks,
@@ -195,6 +196,8 @@ def _files(plan: Plan) -> Iterator[str]:
         held = size(sum(index.identity.size for index in indices))
         yield f"checkpoint  {shown(job.checkpoint or '')} ({plural(len(indices), 'file')}, {held})"
         yield f"strategy    {shown(job.strategy or 'none: whole tensors')}"
+    for warning in prepared.warnings:
+        yield f"warning     {warning}"
     if prepared.checked:
         yield f"checked     {checks(prepared.checked)}"
     if plan.initial:

@@ -15,7 +15,7 @@ from workers.resharding.checkpoint import SlicedCheckpoint, open_checkpoint
 from workers.resharding.encryption import read_key
 from workers.resharding.errors import ReshardError
 from workers.resharding.remote.cache import Cache
-from workers.resharding.verify import verify
+from workers.resharding.verify import find_doubt, verify
 
 
 def check(job: Job, output: Path) -> SlicedCheckpoint | None:
@@ -79,6 +79,12 @@ def verify_content(job: Job, checkpoint: SlicedCheckpoint | None) -> dict[str, i
         return verify(checkpoint, job.verify)
     except (ReshardError, OSError) as error:
         raise JobError.about("checkpoint", str(error)) from error
+
+
+def doubts(checkpoint: SlicedCheckpoint | None) -> tuple[str, ...]:
+    """Return warnings of what looks wrong with a checkpoint, though it can be loaded."""
+    doubt = find_doubt(checkpoint) if checkpoint is not None else None
+    return (f"{doubt} (an error with --verify replicas)",) if doubt is not None else ()
 
 
 def _check_writable(output: Path) -> None:

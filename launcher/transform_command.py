@@ -26,6 +26,7 @@ from launcher.cache_flags import add_cache_flags
 from launcher.console import make_console
 from launcher.errors import JobError, SystemFailedError
 from launcher.host import look_around
+from launcher.preflight import doubts
 from launcher.text import checks, listed, plural, seconds, size
 from launcher.transform import transform
 from workers.resharding.checkpoint import SlicedCheckpoint, open_checkpoint
@@ -92,6 +93,7 @@ def execute(flags: argparse.Namespace, as_json: bool) -> int:
         cache = Cache.of(os.environ, flags.cache, flags.cache_size)
         checkpoint = open_checkpoint(flags.source, flags.strategy, key, cache)
         checked = verify(checkpoint, asked)
+        warnings = doubts(checkpoint)
         conversion, left_out = _plan(flags, checkpoint, cache)
         processes = flags.processes or look_around().cores
         with _progress(conversion, console) as watch:
@@ -108,8 +110,11 @@ def execute(flags: argparse.Namespace, as_json: bool) -> int:
         "bytes_kept": kept,
         "seconds": time.monotonic() - started_s,
         "checked": checked,
+        "warnings": warnings,
         "left_out": left_out,
     }
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
     if as_json:
         print(json.dumps(report, indent=2))
     else:

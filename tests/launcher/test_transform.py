@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -179,6 +180,21 @@ def test_what_the_strategy_names_and_no_file_has_is_told(
     strategy = str(tmp_path / "more.ckpt")
     assert main(["transform", source, target, "--strategy", strategy, "--json"]) == 0
     assert report(capsys)["left_out"]["in the strategy, but in no file"] == ["head"]
+
+
+def test_files_that_look_swapped_are_told_while_they_are_transformed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(FIXTURES / "matmul_2x4_col" / "train", tmp_path / "train")
+    ranks = tmp_path / "train" / "slices"
+    for old, new in (("rank_1", "x"), ("rank_2", "rank_1"), ("x", "rank_2")):
+        (ranks / old).rename(ranks / new)
+    strategy = str(tmp_path / "train" / "train_strategy.ckpt")
+    command = ["transform", str(ranks), str(tmp_path / "whole"), "--strategy", strategy]
+    assert main(command) == 0
+    assert "warning: matmul_weight: " in capsys.readouterr().err
+    command[2] = str(tmp_path / "other")
+    assert main([*command, "--verify", "replicas"]) == 2
 
 
 def test_at_least_one_process_is_needed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ from workers.resharding.checkpoint import SlicedCheckpoint, open_checkpoint
 from workers.resharding.checkpoint_file import read_index
 from workers.resharding.errors import ChecksumError, ReplicaMismatchError
 from workers.resharding.layout import Layout
-from workers.resharding.verify import verify_crc, verify_replicas
+from workers.resharding.verify import find_doubt, verify_crc, verify_replicas
 
 W = np.arange(1 << 15, dtype=np.float32).reshape(256, 128)
 COLUMNS = Layout.from_tensor_map((2, 2), (-1, 0))  # ranks 0, 2 and 1, 3 are replicas
@@ -71,3 +71,13 @@ def test_a_flipped_bit_shows_in_the_checksum_and_in_nothing_else(
 
 def test_files_without_a_checksum_are_not_counted(saved: tuple[str, Path]) -> None:
     assert verify_crc(open_checkpoint(*saved)) == 0
+
+
+def test_files_in_the_wrong_order_are_doubted_without_being_asked(saved: tuple[str, Path]) -> None:
+    assert find_doubt(open_checkpoint(*saved)) is None
+    one, other = (Path(saved[0].format(rank=rank)) for rank in (0, 1))
+    content = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(content)
+    doubt = find_doubt(open_checkpoint(*saved))
+    assert isinstance(doubt, ReplicaMismatchError) and doubt.offset == 2  # 0 and 64
