@@ -162,6 +162,7 @@ def make_parser(command: str) -> argparse.ArgumentParser:
         _add_eval_flags(parser)
         _add_weight_flags(parser)
         _add_place_flags(parser)
+        _add_device_flags(parser)
     return parser
 
 
@@ -194,8 +195,9 @@ def _add_network_flags(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--parallel-mode",
-        choices=("semi_auto_parallel", "data_parallel"),
-        help="data_parallel: whole weights on every rank, and a part of the data",
+        choices=("semi_auto_parallel", "auto_parallel", "data_parallel"),
+        help="data_parallel: whole weights on every rank, and a part of the data; auto_parallel:"
+        " MindSpore searches for strategies, on devices",
     )
     group.add_argument(
         "--dataset", metavar="M:F", help="eval: returns (input, label) batches, or a dataset"
@@ -289,6 +291,31 @@ def _add_place_flags(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--phase-timeout", type=float, metavar="S", help="seconds for each phase (default: 600)"
+    )
+
+
+def _add_device_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("what MindSpore is told on devices")
+    group.add_argument(
+        "--auto-parallel-cell",
+        action="store_true",
+        help="by AutoParallel(cell), not by set_auto_parallel_context",
+    )
+    group.add_argument(
+        "--search-mode",
+        choices=("recursive_programming", "sharding_propagation"),
+        help="how auto_parallel searches",
+    )
+    group.add_argument("--pipeline-stages", type=int, metavar="N", help="of the network")
+    group.add_argument(
+        "--strategy-ckpt-load-file", metavar="FILE", help="gives operators their strategies"
+    )
+    group.add_argument("--jit-level", choices=("O0", "O1", "O2"), help="how graphs are compiled")
+    group.add_argument("--max-device-memory", metavar="SIZE", help="30GB for example")
+    group.add_argument(
+        "--load-before-init",
+        action="store_true",
+        help="read the slices before the ranks take their devices and meet",
     )
 
 

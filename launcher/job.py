@@ -35,7 +35,8 @@ MOST = 65_536  # ranks, or threads of one
 HUB = "hub:"  # begins the name of a model of MindSpore Hub
 _MODEL = re.compile(r"\w[\w.-]*(/\w[\w.-]*){2,3}")
 _PATH_KEYS = (
-    *("rank_table", "strategy", "key_file", "cache", "hub_url", "hub_folder", "output", "labels"),
+    *("rank_table", "strategy", "strategy_ckpt_load_file"),
+    *("key_file", "cache", "hub_url", "hub_folder", "output", "labels"),
 )
 _ENTRY_POINT_KEYS = ("network", "loss")
 _DATA_KEYS = ("predict_data", "dataset")
@@ -150,6 +151,7 @@ def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+ParallelMode = Literal["semi_auto_parallel", "auto_parallel", "data_parallel"]
 Count = Annotated[int, Field(strict=True, ge=1, le=MOST)]
 Seconds = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 EntryPoint = Annotated[str, AfterValidator(_entry_point)]
@@ -184,8 +186,9 @@ class Job(BaseModel):
 
     task: Literal["predict", "eval"] = "predict"
     """Predict, or evaluate as Model.eval of MindSpore does."""
-    parallel_mode: Literal["semi_auto_parallel", "data_parallel"] = "semi_auto_parallel"
-    """How ranks share the work: data_parallel gives each whole weights and a part of the data."""
+    parallel_mode: ParallelMode = "semi_auto_parallel"
+    """How ranks share the work: data_parallel gives each whole weights and a part of the data;
+    auto_parallel lets MindSpore search for strategies, on devices."""
     network: EntryPoint
     """Callable that returns the network: pkg.module:name or path/file.py:name; or a model of
     MindSpore Hub, hub:mindspore/1.7/googlenet_cifar10."""
@@ -234,6 +237,20 @@ class Job(BaseModel):
     """Where ranks run; cpu means simulated ranks, auto takes Ascend devices where there are any."""
     engine: Literal["auto", "local", "hosts", "mpi", "slurm"] = "auto"
     """What starts the ranks: this host, each host of the rank table for itself, mpirun or srun."""
+    auto_parallel_cell: bool = False
+    """On devices: tell MindSpore by AutoParallel(cell), not by set_auto_parallel_context."""
+    search_mode: Literal["recursive_programming", "sharding_propagation"] = "recursive_programming"
+    """How auto_parallel searches."""
+    pipeline_stages: Count = 1
+    """On devices: stages of the network's pipeline; every rank gets the result of the last one."""
+    strategy_ckpt_load_file: AbsolutePath | None = None
+    """On devices: strategy file from which MindSpore takes the strategies of operators."""
+    jit_level: Literal["O0", "O1", "O2"] | None = None
+    """On devices: how MindSpore compiles the graph; its own choice without it."""
+    max_device_memory: Annotated[str, Field(pattern=r"^\d+(\.\d+)?GB$")] | None = None
+    """Memory of the device that MindSpore may take, 30GB for example."""
+    load_before_init: bool = False
+    """On devices: read the slices before the ranks take their devices and meet."""
     hostfile: AbsolutePath | None = None
     """Hosts for mpirun."""
     engine_args: str = ""

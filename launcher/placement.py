@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from launcher.device_options import device_options, hccl_time_limits, require_possible
 from launcher.errors import HostError, JobError
 from launcher.job import Job
 from launcher.needed_devices import kind_of_device, numbers_of_devices
@@ -55,11 +56,14 @@ def place(
 
     Raises:
         HostError: the devices that the job asks for are not there.
+        JobError: the ranks cannot do what the job says.
     """
     table = given or _table_of(sites)
     runtime = _choose_runtime(job, table, sites)
+    require_possible(job, runtime, table.rank_size)
     threads = _share_of_cores(sites)
     transport = _choose_transport(sites) if runtime == "simulated" else "memory"
+    limits = hccl_time_limits(job) if runtime == "ascend" else {}
     specs: list[WorkerSpec] = []
     for site in sites:
         devices = [table.devices[rank] for rank in site.ranks]
@@ -74,7 +78,7 @@ def place(
             shared |= mpi_variables(site.environment)
         for device in devices:
             spec = _spec(job, device, table.rank_size, runtime, job.threads or threads[device.rank])
-            base = clean_environment(site.environment, spec.threads) | shared
+            base = limits | clean_environment(site.environment, spec.threads) | shared
             told = base | _identity(device, table, numbers)
             specs.append(replace(spec, environment=told, transport=transport))
     specs.sort(key=lambda spec: spec.rank)
@@ -94,6 +98,7 @@ def _spec(job: Job, device: Device, rank_size: int, runtime: str, threads: int) 
         predict_data=job.data,
         task=job.task,
         parallel_mode=job.parallel_mode,
+        device_options=device_options(job),
         loss=job.loss,
         metrics=job.metrics,
         batch_size=job.batch_size,

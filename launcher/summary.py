@@ -43,13 +43,18 @@ def success(result: Result) -> list[str]:
 def rank_summary(result: Result) -> Table:
     """Return a row for each rank: where it ran, and what every phase and the memory took."""
     table = Table(box=None, pad_edge=False)
-    for title in ("rank", "device", *_TIMED_PHASES, "read", "peak memory"):
+    reports = [rank.report for rank in result.ranks if rank.report is not None]
+    on_device = any(report.device_memory_bytes is not None for report in reports)
+    titles = ("rank", "device", *_TIMED_PHASES, "read", "peak memory")
+    for title in (*titles, "on device") if on_device else titles:
         table.add_column(title, justify="left" if title == "device" else "right")
     for rank in result.ranks:
         if rank.report is None:
             continue
         times = [seconds(rank.report.phase_seconds.get(phase, 0.0)) for phase in _TIMED_PHASES]
-        bytes_of = (rank.report.bytes_read, rank.report.peak_memory_bytes)
+        bytes_of = [rank.report.bytes_read, rank.report.peak_memory_bytes]
+        if on_device:
+            bytes_of.append(rank.report.device_memory_bytes or 0)
         place = f"{rank.server_id}:{rank.device_id}"
         table.add_row(str(rank.rank), place, *times, *map(size, bytes_of))
     return table

@@ -132,6 +132,7 @@ class RankReport:
     bytes_held: int  # of the slices of this rank
     peak_memory_bytes: int
     batches: int
+    device_memory_bytes: int | None = None  # the most that tensors held, where there is a device
     initial: tuple[str, ...] = ()  # parameters that no file has
     metrics: Mapping[str, Any] | None = None  # JSON values, from a rank that evaluated by itself
     samples: int | None = None  # of the whole data, from a rank that has a share of them
@@ -297,9 +298,11 @@ def _read_done(fields: Mapping[str, Any]) -> Done:
     if not isinstance(metrics, dict | None):
         raise ProtocolError(f"expected metrics, not {metrics!r:.60}")
     used = {name: _count(report[name]) for name in counts}
+    on_device = report["device_memory_bytes"]
     told = RankReport(
         seconds,
         **used,
+        device_memory_bytes=None if on_device is None else _count(on_device),
         initial=initial,
         metrics=metrics,
         samples=None if report["samples"] is None else _count(report["samples"]),

@@ -19,6 +19,19 @@ class CollectorAddress:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DeviceOptions:
+    """How MindSpore runs a network on devices; in its own words."""
+
+    auto_parallel_cell: bool = False  # tell it by AutoParallel(cell), not by the global context
+    search_mode: str = "recursive_programming"  # of parallel_mode "auto_parallel"
+    pipeline_stages: int = 1
+    strategy_ckpt_load_file: str | None = None  # strategies of operators
+    jit_level: str | None = None  # "O0", "O1" or "O2"; MindSpore's own choice without it
+    max_device_memory: str | None = None  # "30GB"
+    load_before_init: bool = False  # read the slices before the ranks meet
+
+
+@dataclass(frozen=True, kw_only=True)
 class WorkerSpec:
     """Everything one rank depends on. Made by the launcher, never changed."""
 
@@ -31,7 +44,8 @@ class WorkerSpec:
     network_args: Mapping[str, Any] = field(default_factory=dict)  # by keyword, JSON values
     predict_data: str  # a callable; in task "eval" of (input, label) batches
     task: str = "predict"  # or "eval"
-    parallel_mode: str = "semi_auto_parallel"  # or "data_parallel": the ranks share the data
+    parallel_mode: str = "semi_auto_parallel"  # "auto_parallel"; "data_parallel": data is shared
+    device_options: DeviceOptions = field(default_factory=DeviceOptions)
     loss: str | None = None  # callables like the network's
     metrics: tuple[str, ...] = ()  # MindSpore's names, or callables
     batch_size: int | None = None  # given to the data's callable, if that takes it
@@ -62,6 +76,7 @@ class WorkerSpec:
         values = json.loads(text)
         if values.get("collector") is not None:
             values["collector"] = CollectorAddress(**values["collector"])
+        values["device_options"] = DeviceOptions(**values["device_options"])
         for name in ("search_path", "allow_missing", "metrics"):
             values[name] = tuple(values[name])
         return cls(**values)

@@ -33,7 +33,7 @@ from workers.resharding.plan import plan_rank
 from workers.resharding.remote.address import shown
 from workers.resharding.remote.cache import Cache
 from workers.resharding.wanted import matches
-from workers.runtimes.runtime import Evaluator, Runtime, WantedParameter
+from workers.runtimes.runtime import Evaluator, OnDevice, Runtime, WantedParameter
 from workers.spec import WorkerSpec
 
 RUNTIMES = {
@@ -157,6 +157,7 @@ class _Life:
             bytes_read=bytes_read,
             bytes_held=bytes_held,
             peak_memory_bytes=peak_memory_bytes(),
+            device_memory_bytes=_device_memory_bytes(self._runtime),
             batches=self._batches,
             initial=initial,
             metrics=metrics,
@@ -250,6 +251,10 @@ def read_slices(
     plan = plan_rank(checkpoint, wanted, spec.rank, spec.allow_missing)
     require_memory(plan)
     return execute(plan), plan.bytes_to_read
+
+
+def _device_memory_bytes(runtime: Runtime) -> int | None:
+    return runtime.device_memory_bytes() if isinstance(runtime, OnDevice) else None
 
 
 def peak_memory_bytes() -> int:

@@ -14,10 +14,11 @@ import mindspore
 import numpy as np
 
 from workers.errors import InputError
-from workers.resharding.wanted import matches
+from workers.runtimes.foreseen_layout import foresee, require_as_foreseen
+from workers.runtimes.parallel_context import build_network
 from workers.runtimes.predict_layout import parse_predict_layout
 from workers.runtimes.runtime import WantedParameter
-from workers.runtimes.user_code import make_batches, make_network
+from workers.runtimes.user_code import make_batches
 from workers.spec import WorkerSpec
 from workers.tensors import to_arrays, to_tensor
 
@@ -41,18 +42,29 @@ class DeviceError(InputError):
 
 
 class LoadError(InputError):
-    """MindSpore left parameters of the network without data."""
+    """The compiled graph has another shape for a parameter than the slice that was read."""
 
-    def __init__(self, rank: int, parameters: tuple[str, ...]) -> None:
-        super().__init__(rank, parameters)
-        self.rank, self.parameters = rank, parameters
+    def __init__(
+        self, rank: int, parameter: str, compiled: tuple[int, ...], given: tuple[int, ...]
+    ) -> None:
+        super().__init__(rank, parameter, compiled, given)
+        self.rank, self.parameter = rank, parameter
+        self.compiled, self.given = compiled, given
 
     def __str__(self) -> str:
-        return f"rank {self.rank}: MindSpore did not load {', '.join(self.parameters)}"
+        return (
+            f"rank {self.rank}: MindSpore compiled {self.parameter} with the shape"
+            f" {self.compiled}, the slice of its layout has {self.given}"
+        )
 
 
 class DeviceRuntime:
-    """The ``Runtime`` of one device. Every rank; HCCL or NCCL blocks until all ranks call."""
+    """The ``Runtime`` of one device. Every rank; HCCL or NCCL blocks until all ranks call.
+
+    Ranks meet first and load then, so that HCCL never waits for files. Where a device must not
+    be taken while files are read, ``load_before_init`` turns that round: slices are then read by
+    a layout that was foreseen, and compared with the one that MindSpore makes.
+    """
 
     def __init__(self, spec: WorkerSpec) -> None:
         self._spec = spec
@@ -60,6 +72,9 @@ class DeviceRuntime:
         self._model: Any = None
         self._first: tuple[Any, ...] = ()
         self._batches: Iterator[tuple[Any, ...]] = iter(())
+        self._early = spec.device_options.load_before_init
+        self._foreseen: Mapping[str, WantedParameter] = {}
+        self._read: Mapping[str, np.ndarray] = {}  # before init
 
     def open(self) -> None:
         """Take the device, meet the other ranks, and build the network in the parallel context.
@@ -70,20 +85,75 @@ class DeviceRuntime:
         Raises:
             DeviceError: there is no such device here, or the ranks cannot reach each other.
         """
-        self._take_device()
-        strategy = self._spec.strategy
-        mindspore.set_auto_parallel_context(
-            parallel_mode="semi_auto_parallel",
-            full_batch=True,
-            device_num=self._spec.rank_size,
-            **({"strategy_ckpt_load_file": strategy} if strategy else {}),
-        )
-        self._network = make_network(self._spec)
-        self._model = mindspore.Model(self._network)
-        self._first, self._batches = make_batches(self._spec)
+        if not self._early:
+            self._start()
 
     def wanted_parameters(self) -> Mapping[str, WantedParameter]:
         """Compile the parallel graph and return the layouts that MindSpore gave it."""
+        if self._early:
+            self._foreseen = foresee(self._spec)
+            return self._foreseen
+        return self._inferred()
+
+    def load(self, slices: Mapping[str, np.ndarray]) -> None:
+        """Take the slices as they are: they have the shapes that the compiled graph wants."""
+        if self._early:
+            self._read = slices
+        else:
+            self._hand_over(slices)
+
+    def compile(self) -> None:
+        """Do nothing: ``infer_predict_layout`` has compiled the graph that ``predict`` runs.
+
+        If slices were read before init, all that needs the device is done now.
+        """
+        if self._early:
+            self._start()
+            require_as_foreseen(self._spec.rank, self._foreseen, self._inferred())
+            self._hand_over(self._read)
+            self._read = {}
+
+    def batches(self) -> Iterator[tuple[Any, ...]]:
+        """Yield the inputs of each prediction, in the order of the user's data."""
+        return self._batches
+
+    def predict(self, batch: tuple[Any, ...]) -> tuple[np.ndarray, ...]:
+        """Return the whole outputs of the network: MindSpore gathers them on every rank."""
+        return to_arrays(self._model.predict(*batch))
+
+    def device_memory_bytes(self) -> int:
+        """Return the most memory of the device that tensors of this rank have held."""
+        return int(mindspore.runtime.max_memory_allocated())
+
+    def waiting_for(self) -> tuple[int, str] | None:
+        """Return None: HCCL keeps to itself whom it waits for."""
+        return None
+
+    def close(self) -> None:
+        """Let go of the network and its data; the end of the process frees the device."""
+        self._network = self._model = None
+        self._first, self._batches, self._read = (), iter(()), {}
+
+    def _start(self) -> None:
+        self._take_device()
+        self._network, cell = build_network(self._spec)
+        self._model = mindspore.Model(cell)
+        self._first, self._batches = make_batches(self._spec)
+
+    def _take_device(self) -> None:
+        spec, options = self._spec, self._spec.device_options
+        target = TARGETS[spec.device]
+        jit = {"jit_config": {"jit_level": options.jit_level}} if options.jit_level else {}
+        try:
+            mindspore.set_context(mode=mindspore.GRAPH_MODE, device_target=target, **jit)
+            if options.max_device_memory is not None:
+                mindspore.runtime.set_memory(max_size=options.max_device_memory)
+            mindspore.communication.init()
+        except (RuntimeError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise DeviceError(spec.rank, target, spec.device_id, spec.server_id, reason) from error
+
+    def _inferred(self) -> Mapping[str, WantedParameter]:
         layouts = self._model.infer_predict_layout(*self._first)
         parameters = {parameter.name: parameter for parameter in self._network.get_parameters()}
         group_size = mindspore.communication.get_group_size
@@ -95,47 +165,19 @@ class DeviceRuntime:
             if name in parameters  # MindSpore lists the inputs of the network too
         }
 
-    def load(self, slices: Mapping[str, np.ndarray]) -> None:
-        """Load the slices as they are: they have the shapes that the compiled graph wants.
+    def _hand_over(self, slices: Mapping[str, np.ndarray]) -> None:
+        """Put parameters on the memory of the slices, without the copies of load_param_into_net.
 
         MindSpore has given the parameters their initial slices when it compiled the graph.
         """
-        dtypes = {p.name: str(p.dtype) for p in self._network.get_parameters()}
-        loaded = {
-            name: mindspore.Parameter(to_tensor(array, dtypes[name]), name=name)
-            for name, array in slices.items()
-        }
-        missing, _ = mindspore.load_param_into_net(self._network, loaded, strict_load=True)
-        lost = tuple(name for name in missing if not matches(name, self._spec.allow_missing))
-        if lost:
-            raise LoadError(self._spec.rank, lost)
-
-    def compile(self) -> None:
-        """Do nothing: ``infer_predict_layout`` has compiled the graph that ``predict`` runs."""
-
-    def batches(self) -> Iterator[tuple[Any, ...]]:
-        """Yield the inputs of each prediction, in the order of the user's data."""
-        return self._batches
-
-    def predict(self, batch: tuple[Any, ...]) -> tuple[np.ndarray, ...]:
-        """Return the whole outputs of the network: MindSpore gathers them on every rank."""
-        return to_arrays(self._model.predict(*batch))
-
-    def waiting_for(self) -> tuple[int, str] | None:
-        """Return None: HCCL keeps to itself whom it waits for."""
-        return None
-
-    def close(self) -> None:
-        """Let go of the network and its data; the end of the process frees the device."""
-        self._network = self._model = None
-        self._first, self._batches = (), iter(())
-
-    def _take_device(self) -> None:
-        spec = self._spec
-        target = TARGETS[spec.device]
-        try:
-            mindspore.set_context(mode=mindspore.GRAPH_MODE, device_target=target)
-            mindspore.communication.init()
-        except (RuntimeError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise DeviceError(spec.rank, target, spec.device_id, spec.server_id, reason) from error
+        for parameter in self._network.get_parameters():
+            array = slices.get(parameter.name)
+            if array is None:  # of another stage, or left at its initial value
+                continue
+            if tuple(parameter.shape) != array.shape:
+                raise LoadError(
+                    self._spec.rank, parameter.name, tuple(parameter.shape), array.shape
+                )
+            tensor = to_tensor(array, str(parameter.dtype))
+            parameter.set_data(tensor, slice_shape=parameter.sliced)
+            parameter.init_param = True  # or predicting would make the initial value once more

@@ -58,6 +58,14 @@ class Runtime(Protocol):
 
 
 @runtime_checkable
+class OnDevice(Protocol):
+    """A ``Runtime`` whose tensors lie in the memory of a device."""
+
+    def device_memory_bytes(self) -> int:
+        """Return the most memory of the device that tensors of this rank have held."""
+
+
+@runtime_checkable
 class Evaluator(Runtime, Protocol):
     """A ``Runtime`` that can do the whole of task "eval" by itself."""
 

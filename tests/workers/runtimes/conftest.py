@@ -29,6 +29,13 @@ class Scaled(nn.Cell):
 def make_network():
     return Scaled()
 
+def make_parallel():
+    from mindspore.parallel.auto_parallel import AutoParallel
+
+    network = AutoParallel(Scaled())
+    network.dataset_strategy("full_batch")
+    return network
+
 def make_nothing():
     return None
 '''

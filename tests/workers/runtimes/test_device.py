@@ -19,12 +19,14 @@ from typing import Any
 import mindspore
 import numpy as np
 import pytest
+from mindspore.parallel.auto_parallel import AutoParallel
 
 from workers.errors import InputError
 from workers.resharding.layout import Layout
-from workers.runtimes import device
+from workers.runtimes import device, parallel_context
 from workers.runtimes.device import DeviceError, DeviceRuntime, LoadError
-from workers.spec import WorkerSpec
+from workers.runtimes.foreseen_layout import ForesightError
+from workers.spec import DeviceOptions, WorkerSpec
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 ON_ASCEND = Path("/dev/davinci_manager").exists()
@@ -39,17 +41,19 @@ class StandIn:
     layouts: dict[str, Any]  # what infer_predict_layout returns
     group_sizes: dict[str, int] = field(default_factory=dict)
     init_error: Exception | None = None
-    really_load: bool = False
-    not_loaded: list[str] = field(default_factory=list)
     calls: list[SimpleNamespace] = field(default_factory=list)  # name, args, kwargs; in order
 
+    network: Any = None  # that the model runs
+
     GRAPH_MODE = mindspore.GRAPH_MODE
-    Parameter = mindspore.Parameter
 
     def __post_init__(self) -> None:
         self.set_context = self._recorded("set_context")
         self.set_auto_parallel_context = self._recorded("set_auto_parallel_context")
-        self.load_param_into_net = self._recorded("load_param_into_net", self._load)
+        self.runtime = SimpleNamespace(
+            set_memory=self._recorded("runtime.set_memory"),
+            max_memory_allocated=self._recorded("runtime.max_memory_allocated", lambda: 4096),
+        )
         self.communication = SimpleNamespace(
             init=self._recorded("communication.init", self._init),
             get_group_size=self._recorded(
@@ -58,11 +62,11 @@ class StandIn:
         )
         model = SimpleNamespace(
             infer_predict_layout=self._recorded(
-                "Model.infer_predict_layout", lambda *batch: self.layouts
+                "Model.infer_predict_layout", lambda *batch: self._cut()
             ),
             predict=self._recorded("Model.predict", lambda *batch: (batch[0], (batch[0] + 1,))),
         )
-        self.Model = self._recorded("Model", lambda network: model)
+        self.Model = self._recorded("Model", lambda network: self._keep(network, model))
 
     @property
     def names(self) -> list[str]:
@@ -85,14 +89,30 @@ class StandIn:
 
         return call
 
+    def spy(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a method that is recorded and then called for real."""
+
+        def call(cell: Any, *args: Any, **kwargs: Any) -> Any:
+            self.calls.append(SimpleNamespace(name=name, args=args, kwargs=kwargs))
+            return method(cell, *args, **kwargs)
+
+        return call
+
     def _init(self) -> None:
         if self.init_error:
             raise self.init_error
 
-    def _load(self, *args: Any, **kwargs: Any) -> Any:
-        if self.really_load:
-            return mindspore.load_param_into_net(*args, **kwargs)
-        return self.not_loaded, []
+    def _keep(self, network: Any, model: Any) -> Any:
+        self.network = network
+        return model
+
+    def _cut(self) -> dict[str, Any]:
+        """Leave slices in the parameters, as compiling does."""
+        for parameter in self.network.get_parameters():
+            if parameter.name in self.layouts:
+                zeros = mindspore.Tensor(np.zeros(self.layouts[parameter.name][2]), parameter.dtype)
+                parameter.set_data(zeros, slice_shape=True)
+        return self.layouts
 
 
 @pytest.fixture
@@ -102,13 +122,29 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> StandIn:
     columns = [[1, 2], [-1, 0], [3, 1], 0, True, "", [3, 2], [3, 1], False, False, 0, 0]
     inputs = [[2], [-1, -1], [4, 3], 0, True, "", [4, 3], [4, 3], False, False, 0, 0]
     stand_in = StandIn(layouts={"x": inputs, "weight": columns, "scale": whole})
-    monkeypatch.setattr(device, "mindspore", stand_in)
+    for module in (device, parallel_context):
+        monkeypatch.setattr(module, "mindspore", stand_in)
+    for name in ("dataset_strategy", "pipeline", "load_param_strategy_file"):
+        spy = stand_in.spy(f"AutoParallel.{name}", getattr(AutoParallel, name))
+        monkeypatch.setattr(AutoParallel, name, spy)
     return stand_in
 
 
 @pytest.fixture
 def spec(make_spec: MakeSpec) -> WorkerSpec:
     return make_spec(rank=1, rank_size=2, device_id=5, device="ascend", strategy="/train.ckpt")
+
+
+@pytest.fixture
+def spec_with(make_spec: MakeSpec) -> MakeSpec:
+    """Return a function that makes the spec of a rank with device options."""
+
+    def make(parallel_mode: str = "semi_auto_parallel", **options: Any) -> WorkerSpec:
+        told = DeviceOptions(**options)
+        place = {"rank": 1, "rank_size": 2, "device": "ascend"}
+        return make_spec(**place, parallel_mode=parallel_mode, device_options=told)
+
+    return make
 
 
 @pytest.fixture(autouse=True)
@@ -131,12 +167,13 @@ def test_calls_come_in_the_order_of_the_tutorial(stand_in: StandIn, spec: Worker
     runtime.compile()
     for batch in runtime.batches():
         runtime.predict(batch)
+    assert runtime.device_memory_bytes() == 4096
     assert stand_in.names[4:] == [
         "Model.infer_predict_layout",
-        "load_param_into_net",
         "Model.predict",  # the conftest's data has three batches
         "Model.predict",
         "Model.predict",
+        "runtime.max_memory_allocated",
     ]
 
 
@@ -148,20 +185,135 @@ def test_contexts_are_set_as_in_the_tutorial(stand_in: StandIn, spec: WorkerSpec
     }
     assert stand_in.call("communication.init").args == ()
     parallel = stand_in.call("set_auto_parallel_context").kwargs
+    # The strategy of the training run, perhaps of other devices, is for the slices alone.
     assert parallel == {
         "parallel_mode": "semi_auto_parallel",
         "full_batch": True,
         "device_num": 2,
-        "strategy_ckpt_load_file": "/train.ckpt",
     }
     mindspore.set_auto_parallel_context(**parallel)  # MindSpore knows all of these keywords
 
 
-def test_job_without_strategy_file_names_none(stand_in: StandIn, make_spec: MakeSpec) -> None:
+def test_gpus_are_told_the_same(stand_in: StandIn, make_spec: MakeSpec) -> None:
     DeviceRuntime(make_spec(device="gpu")).open()
     assert stand_in.call("set_context").kwargs["device_target"] == "GPU"
+
+
+def test_options_of_a_job_reach_the_contexts(stand_in: StandIn, spec_with: MakeSpec) -> None:
+    spec = spec_with(
+        parallel_mode="auto_parallel",
+        search_mode="sharding_propagation",
+        pipeline_stages=2,
+        strategy_ckpt_load_file="/predict.ckpt",
+        jit_level="O0",
+        max_device_memory="30GB",
+    )
+    DeviceRuntime(spec).open()
+    assert stand_in.names == [
+        "set_context",
+        "runtime.set_memory",
+        "communication.init",
+        "set_auto_parallel_context",
+        "Model",
+    ]
+    context = stand_in.call("set_context").kwargs
+    assert context["jit_config"] == {"jit_level": "O0"}
+    assert stand_in.call("runtime.set_memory").kwargs == {"max_size": "30GB"}
     parallel = stand_in.call("set_auto_parallel_context").kwargs
-    assert "strategy_ckpt_load_file" not in parallel
+    assert parallel == {
+        "parallel_mode": "auto_parallel",
+        "search_mode": "sharding_propagation",
+        "full_batch": True,
+        "device_num": 2,
+        "pipeline_stages": 2,
+        "pipeline_result_broadcast": True,
+        "strategy_ckpt_load_file": "/predict.ckpt",
+    }
+    mindspore.set_context(**context | {"device_target": "CPU"})
+    mindspore.set_auto_parallel_context(**parallel)
+
+
+def test_an_auto_parallel_cell_is_told_what_the_context_would_be(
+    stand_in: StandIn, spec_with: MakeSpec
+) -> None:
+    spec = spec_with(
+        parallel_mode="auto_parallel",
+        auto_parallel_cell=True,
+        pipeline_stages=2,
+        strategy_ckpt_load_file="/predict.ckpt",
+    )
+    DeviceRuntime(spec).open()
+    assert stand_in.names == [
+        "set_context",
+        "communication.init",
+        "AutoParallel.dataset_strategy",
+        "AutoParallel.pipeline",
+        "AutoParallel.load_param_strategy_file",
+        "Model",
+    ]
+    assert stand_in.call("AutoParallel.dataset_strategy").args == ("full_batch",)
+    assert stand_in.call("AutoParallel.pipeline").args == (2,)
+    assert stand_in.call("AutoParallel.pipeline").kwargs == {"output_broadcast": True}
+    assert stand_in.call("AutoParallel.load_param_strategy_file").args == ("/predict.ckpt",)
+    assert isinstance(stand_in.network, AutoParallel)
+    assert stand_in.network._parallel_mode == "recursive_programming"
+
+
+def test_a_cell_without_options_divides_as_its_operators_say(
+    stand_in: StandIn, spec_with: MakeSpec
+) -> None:
+    runtime = DeviceRuntime(spec_with(auto_parallel_cell=True))
+    runtime.open()
+    assert stand_in.names[2:] == ["AutoParallel.dataset_strategy", "Model"]
+    assert stand_in.network._parallel_mode == "semi_auto"
+    assert list(runtime.wanted_parameters()) == ["weight", "scale"]
+    weight = np.array([[1], [2], [3]], np.float32)
+    runtime.load({"weight": weight, "scale": np.ones(2, np.uint16)})
+    np.testing.assert_array_equal(stand_in.network.network.weight.asnumpy(), weight)
+
+
+@pytest.mark.parametrize("api", [False, True])
+def test_the_users_own_auto_parallel_cell_is_left_as_it_is(
+    stand_in: StandIn, make_spec: MakeSpec, api: bool
+) -> None:
+    options = DeviceOptions(auto_parallel_cell=api)
+    spec = make_spec(network="make_parallel", rank_size=2, device="ascend", device_options=options)
+    runtime = DeviceRuntime(spec)
+    runtime.open()
+    assert stand_in.names.count("AutoParallel.dataset_strategy") == 1  # the user's
+    assert list(runtime.wanted_parameters()) == ["weight", "scale"]
+
+
+def test_slices_may_be_read_before_the_device_is_taken(
+    stand_in: StandIn, spec_with: MakeSpec
+) -> None:
+    runtime = DeviceRuntime(spec_with(load_before_init=True))
+    runtime.open()
+    wanted = runtime.wanted_parameters()
+    assert wanted["weight"].layout.region(1, (3, 2)).as_slices() == np.s_[0:3, 1:2]
+    weight = np.array([[1], [2], [3]], np.float32)
+    runtime.load({"weight": weight, "scale": np.ones(2, np.uint16)})
+    assert stand_in.names == []
+    runtime.compile()
+    assert stand_in.names == [
+        "set_context",
+        "communication.init",
+        "set_auto_parallel_context",
+        "Model",
+        "Model.infer_predict_layout",
+    ]
+    np.testing.assert_array_equal(stand_in.network.weight.asnumpy(), weight)
+
+
+def test_slices_that_were_read_by_another_layout_are_not_used(
+    stand_in: StandIn, spec_with: MakeSpec
+) -> None:
+    stand_in.layouts["weight"][1:3] = [-1, -1], [3, 2]  # whole, not in columns
+    runtime = DeviceRuntime(spec_with(load_before_init=True))
+    runtime.open()
+    runtime.wanted_parameters()
+    with pytest.raises(ForesightError, match=r"MindSpore wants \[0:3, 0:2\] of weight"):
+        runtime.compile()
 
 
 def test_layout_is_inferred_with_the_first_batch(stand_in: StandIn, spec: WorkerSpec) -> None:
@@ -198,38 +350,38 @@ def test_layout_that_mindspore_recorded_gives_this_rank_its_columns(
     assert weight.layout.region(6, weight.full_shape).as_slices() == np.s_[0:96, 8:12]
 
 
-def test_mindspore_itself_loads_the_slices(stand_in: StandIn, spec: WorkerSpec) -> None:
-    stand_in.really_load = True
+def test_parameters_lie_on_the_memory_of_the_slices(stand_in: StandIn, spec: WorkerSpec) -> None:
     runtime = DeviceRuntime(spec)
     runtime.open()
-    weight = np.arange(6, dtype=np.float32).reshape(3, 2)
+    runtime.wanted_parameters()
+    weight = np.arange(3, dtype=np.float32).reshape(3, 1)
     runtime.load({"weight": weight, "scale": np.array([0x3F00, 0xC000], np.uint16)})
-    network, loaded = stand_in.call("load_param_into_net").args
-    assert stand_in.call("load_param_into_net").kwargs == {"strict_load": True}
+    network = stand_in.network
     assert stand_in.call("Model").args == (network,)
+    weight[:] += 1  # no copy was made, so the network sees this
     np.testing.assert_array_equal(network.weight.asnumpy(), weight)
     assert str(network.scale.dtype) == "BFloat16"
     np.testing.assert_array_equal(network.scale.asnumpy().astype(np.float32), [0.5, -2])
 
 
-def test_parameter_that_mindspore_left_out_is_an_error(
+def test_a_slice_of_another_shape_than_the_graph_has_is_an_error(
     stand_in: StandIn, spec: WorkerSpec
 ) -> None:
-    stand_in.not_loaded = ["scale"]
     runtime = DeviceRuntime(spec)
     runtime.open()
-    with pytest.raises(LoadError, match="rank 1: MindSpore did not load scale"):
+    runtime.wanted_parameters()
+    with pytest.raises(LoadError, match=r"rank 1: .* weight with the shape \(3, 1\), .* \(3, 2\)"):
         runtime.load({"weight": np.ones((3, 2), np.float32)})
 
 
-def test_parameter_that_may_be_missing_is_left_to_mindspore(
-    stand_in: StandIn, make_spec: MakeSpec
+def test_parameter_without_a_slice_keeps_what_mindspore_gave_it(
+    stand_in: StandIn, spec: WorkerSpec
 ) -> None:
-    stand_in.not_loaded = ["scale"]
-    runtime = DeviceRuntime(make_spec(device="ascend", allow_missing=("sc*",)))
+    runtime = DeviceRuntime(spec)
     runtime.open()
-    runtime.load({"weight": np.ones((3, 2), np.float32)})
-    assert stand_in.call("load_param_into_net").kwargs == {"strict_load": True}
+    runtime.wanted_parameters()
+    runtime.load({"weight": np.ones((3, 1), np.float32)})
+    np.testing.assert_array_equal(stand_in.network.scale.asnumpy().astype(np.float32), [0, 0])
 
 
 def test_nested_outputs_come_as_flat_arrays(stand_in: StandIn, spec: WorkerSpec) -> None:
