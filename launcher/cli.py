@@ -287,6 +287,11 @@ def _add_place_flags(parser: argparse.ArgumentParser) -> None:
         "--threads", type=int, metavar="N", help="CPU threads of each rank (default: cores / ranks)"
     )
     group.add_argument(
+        "--bind",
+        choices=("auto", "none", "cores", "numa"),
+        help="cores of each rank (default: with devices those of a NUMA node, else all)",
+    )
+    group.add_argument(
         "--output", metavar="DIR", help="where the result goes (default: runs/<time>)"
     )
     group.add_argument(

@@ -18,6 +18,7 @@ class Host:
     """What ranks can run on here, and by what others know it."""
 
     cpus: tuple[int, ...]  # the numbers of those that this process may use
+    numa: tuple[tuple[int, ...], ...] = ()  # the CPUs of each node, whether usable or not
     ascend_devices: frozenset[int] = frozenset()  # N of each /dev/davinciN
     gpu_devices: frozenset[int] = frozenset()  # N of each /dev/nvidiaN
     name: str = ""  # as the kernel has it; may or may not hold the domain
@@ -37,13 +38,17 @@ class Host:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Host:
         sets = {key: frozenset(values[key]) for key in ("ascend_devices", "gpu_devices")}
-        return cls(**{**values, **sets} | {k: tuple(values[k]) for k in ("cpus", "addresses")})
+        tuples = {key: tuple(values[key]) for key in ("cpus", "addresses")}
+        return cls(**{**values, **sets, **tuples, "numa": tuple(map(tuple, values["numa"]))})
 
 
-def look_around(devices: Path = Path("/dev")) -> Host:
+def look_around(
+    devices: Path = Path("/dev"), nodes: Path = Path("/sys/devices/system/node")
+) -> Host:
     """Return what is visible to this process, which in a container is less than the machine has."""
     return Host(
         cpus=tuple(sorted(os.sched_getaffinity(0))),
+        numa=_numa(nodes),
         ascend_devices=_numbered(devices, "davinci"),
         gpu_devices=_numbered(devices, "nvidia"),
         name=socket.gethostname(),
@@ -51,6 +56,18 @@ def look_around(devices: Path = Path("/dev")) -> Host:
         has_mpi=importlib.util.find_spec("mpi4py") is not None,
         machine=_machine(),
     )
+
+
+def _numa(nodes: Path) -> tuple[tuple[int, ...], ...]:
+    """Read ``0-3,8-11`` of each node; containers may hide them."""
+    found = []
+    for number in sorted(_numbered(nodes, "node")):
+        text = (nodes / f"node{number}" / "cpulist").read_text(encoding="ascii").strip()
+        spans = [piece.partition("-") for piece in text.split(",") if piece]
+        found.append(
+            tuple(n for low, _, high in spans for n in range(int(low), int(high or low) + 1))
+        )
+    return tuple(found)
 
 
 def _numbered(folder: Path, prefix: str) -> frozenset[int]:

@@ -275,6 +275,8 @@ class Job(BaseModel):
     """Largest difference, relative to an output's largest value, that check_single accepts."""
     threads: Count | None = None
     """CPU threads of each rank; by default the cores of this host, shared out."""
+    bind: Literal["auto", "none", "cores", "numa"] = "auto"
+    """Cores of each rank: a share of its own, those of its device's NUMA node, or all of them."""
     search_path: SearchPath = ()
     """Folders in which modules are looked for first; the working directory always comes last."""
 

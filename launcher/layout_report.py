@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from launcher import child
 from launcher.job import Job
 from launcher.placement import clean_environment
+from workers.resharding.dtypes import STORAGE
 from workers.resharding.layout import Layout
 from workers.resharding.layout_document import layout_of_report
 
@@ -22,6 +24,12 @@ class PredictParameter:
     layout: Layout
     full_shape: tuple[int, ...]
     dtype: str
+
+    @property
+    def slice_bytes(self) -> int:
+        """What one rank holds of it."""
+        shape = self.layout.slice_shape(self.full_shape)
+        return math.prod(shape) * STORAGE[self.dtype].itemsize
 
 
 def ask(job: Job, rank_size: int, environment: Mapping[str, str], threads: int) -> dict[str, Any]:

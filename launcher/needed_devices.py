@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from launcher.errors import HostError
 from launcher.job import Job
+from launcher.own_server import find_own_server
 from launcher.rank_table import Device, RankTable
 from launcher.site import Site
 from launcher.visible_devices import own_numbers, visible_devices
@@ -38,6 +39,8 @@ def numbers_of_devices(
     if given is None and len(devices) > 1 and kind == "Ascend":
         what = f"{len(devices)} Ascend ranks find each other through a rank table"
         raise HostError(what, f"add --rank-table FILE, or {_INSTEAD}")
+    if given is not None and site.is_slot:
+        _check_server(given, devices[0], site)
     for device in devices:
         if device.device_id not in here:
             seen = ", ".join(map(str, sorted(here)))
@@ -47,3 +50,12 @@ def numbers_of_devices(
         return {}
     numbers = (device.device_id for device in devices)
     return own_numbers(numbers, visible_devices(site.environment))
+
+
+def _check_server(given: RankTable, device: Device, site: Site) -> None:
+    """See that a slot is on the host that the rank table names for its rank."""
+    own = find_own_server(given, site.host, site.environment)
+    if own != device.server_id:
+        what = f"rank {device.rank} is on {device.server_id} in the rank table"
+        what += f", but mpirun or srun has started it on {own}"
+        raise HostError(what, "order the hosts as in the table, or leave the table out")

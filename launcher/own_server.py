@@ -1,7 +1,8 @@
 """Decide which server of a rank table this host is. Pure: what is known of the host is given.
 
-Asked are, in this order, the user, the names and addresses of the host, and Slurm. The first that
-knows an answer gives it; one that knows two is an error, never a pick. Name servers are not asked:
+Asked are, in this order, the user, RANK_ID (which names the pod where a cloud made the table), the
+names and addresses of the host, and Slurm. The first that knows an answer gives it; one that knows
+two is an error, never a pick. Name servers are not asked:
 on many hosts they know the own name as 127.0.1.1.
 """
 
@@ -15,6 +16,7 @@ from launcher.host import Host
 from launcher.rank_table import RankTable
 
 SLURM_NAME = "SLURMD_NODENAME"
+POD_NAME = "RANK_ID"
 
 
 def find_own_server(
@@ -33,8 +35,9 @@ def find_own_server(
         return _named_server(table, node)
     if len(table.servers) == 1:
         return table.servers[0]
-    slurm_name = environment.get(SLURM_NAME, "")
-    for names in ((host.name, *host.addresses), (slurm_name,)):
+    slurm_name, pod = environment.get(SLURM_NAME, ""), environment.get(POD_NAME, "")
+    pod = "" if pod.isdecimal() else pod  # else it is a rank
+    for names in ((pod,), (host.name, *host.addresses), (slurm_name,)):
         found = _matches(table, names)
         if len(found) > 1:
             candidates = "; ".join(f"{server} ({name})" for server, name in found.items())

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from launcher.binding import bind
 from launcher.device_options import device_options, hccl_time_limits, require_possible
 from launcher.errors import HostError, JobError
 from launcher.job import Job
@@ -76,11 +77,14 @@ def place(
             shared |= {"RANK_TABLE_FILE": path, "MINDSPORE_HCCL_CONFIG_PATH": path}
         elif site.is_slot:  # MindSpore takes either a rank table or MPI
             shared |= mpi_variables(site.environment)
+        cores = bind(_choose_binding(job, runtime), site.host, devices)
         for device in devices:
             spec = _spec(job, device, table.rank_size, runtime, job.threads or threads[device.rank])
             base = limits | clean_environment(site.environment, spec.threads) | shared
             told = base | _identity(device, table, numbers)
-            specs.append(replace(spec, environment=told, transport=transport))
+            # A slot has cores of its own, but another one's process may start its rank.
+            own = cores[device.rank] or (site.host.cpus if site.is_slot else ())
+            specs.append(replace(spec, environment=told, transport=transport, cores=own))
     specs.sort(key=lambda spec: spec.rank)
     return Placement(tuple(specs), _headline(job, runtime, table, sites))
 
@@ -163,6 +167,13 @@ def _choose_runtime(job: Job, table: RankTable, sites: Sequence[Site]) -> str:
     if whole:
         return "single"
     return "gpu" if job.device == "gpu" else "ascend"
+
+
+def _choose_binding(job: Job, runtime: str) -> str:
+    """Return one of the words of ``bind``; simulated ranks wait for each other less unbound."""
+    if job.bind == "auto":
+        return "none" if runtime in ON_THE_HOST else "numa"
+    return job.bind
 
 
 def _choose_transport(sites: Sequence[Site]) -> str:

@@ -14,17 +14,19 @@ from rich.table import Table
 
 from launcher import layout_report
 from launcher.console import make_console
-from launcher.engines.local import LocalStarter
+from launcher.engines.choice import Planned
 from launcher.errors import JobError
 from launcher.job import Job
 from launcher.launch import Prepared, prepare, read_rank_table
 from launcher.layout_command import collective_table, parameter_table
-from launcher.text import checks, initial, listed, plural, size
+from launcher.text import checks, initial, listed, plural, ranges, size
 from workers.resharding.errors import ReshardError
 from workers.resharding.plan import LoadPlan, plan_rank
 from workers.resharding.remote.address import shown
 from workers.resharding.wanted import Wanted
 from workers.spec import WorkerSpec
+
+MINDSPORE_BYTES = 230 << 20  # of each process, measured; simulated ranks share most of it
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Plan:
     prepared: Prepared
     report: Mapping[str, Any]  # parameters, operators and collectives of the predict program
     loads: Sequence[LoadPlan]  # one for each rank; empty without a checkpoint
+    slice_bytes: int  # that each rank holds of the parameters
 
     @property
     def specs(self) -> Sequence[WorkerSpec]:
@@ -61,6 +64,12 @@ class Plan:
                 "device_id": spec.device_id,
                 "device": spec.device,
                 "threads": spec.threads,
+                "cores": list(spec.cores),
+                "memory": {
+                    "slices": self.slice_bytes,
+                    "activations": self.report["activation_bytes"],
+                    "mindspore": MINDSPORE_BYTES,
+                },
                 "environment": changes(environment, spec.environment),
                 "log": str(self.prepared.folder.log(spec.rank)),
             }
@@ -85,7 +94,8 @@ class Plan:
 
 def execute(job: Job, as_json: bool = False) -> int:
     """Print the plan; only a child that works out the layouts is started, no rank."""
-    prepared = prepare(job, read_rank_table(job), LocalStarter())
+    table = read_rank_table(job)
+    prepared = prepare(job, table, Planned(job, table, os.environ))
     plan = make_plan(prepared, os.environ)
     if as_json:
         print(json.dumps(plan.to_dict(os.environ), indent=2))
@@ -105,7 +115,8 @@ def make_plan(prepared: Prepared, environment: Mapping[str, str]) -> Plan:
     report = layout_report.ask(prepared.job, len(specs), environment, cores)
     wanted = layout_report.predict_parameters(report)
     loads = _plan_loads(prepared, wanted, len(specs))
-    return Plan(prepared, report, loads)
+    held = sum(parameter.slice_bytes for parameter in wanted.values())
+    return Plan(prepared, report, loads, held)
 
 
 def changes(parent: Mapping[str, str], child: Mapping[str, str]) -> dict[str, str | None]:
@@ -149,15 +160,17 @@ def _print_lines(lines: Iterator[str], console: Console) -> None:
 
 def _rank_summary(plan: Plan) -> Table:
     table = Table(box=None, pad_edge=False)
-    for title in ("rank", "device", "threads", "reads", "log"):
+    for title in ("rank", "device", "threads", "cores", "reads", "memory", "log"):
         table.add_column(title, overflow="fold")
     reads = [
         f"{size(load.bytes_to_read)} of {plural(len(load.bytes_by_file), 'file')}"
         for load in plan.loads
     ] or ["nothing"] * len(plan.specs)
+    memory = size(plan.slice_bytes + plan.report["activation_bytes"])
     for spec, read in zip(plan.specs, reads, strict=True):
         place, log = f"{spec.server_id}:{spec.device_id}", str(plan.prepared.folder.log(spec.rank))
-        table.add_row(str(spec.rank), place, str(spec.threads), read, log)
+        cores = ranges(spec.cores) if spec.cores else "all"
+        table.add_row(str(spec.rank), place, str(spec.threads), cores, read, memory, log)
     return table
 
 
@@ -200,6 +213,7 @@ def _files(plan: Plan) -> Iterator[str]:
         yield f"warning     {warning}"
     if prepared.checked:
         yield f"checked     {checks(prepared.checked)}"
+    yield f"memory      slices and activations; MindSpore itself takes {size(MINDSPORE_BYTES)} more"
     if plan.initial:
         yield f"initial     {initial(plan.initial)}"
     if plan.unused:

@@ -210,7 +210,7 @@ def _tell(line: str) -> None:
 
 
 def _host(arguments: argparse.Namespace, as_json: bool) -> int:
-    table = load_rank_table(arguments.file, 0.0, print)
+    table = load_rank_table(arguments.file, 0.0, _tell)
     server = find_own_server(table, look_around(), os.environ, arguments.node)
     devices, visible = table.devices_by_server()[server], visible_devices(os.environ)
     numbers = own_numbers((device.device_id for device in devices), visible)

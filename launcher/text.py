@@ -56,13 +56,18 @@ def plural(count: int, noun: str) -> str:
 
 def name_ranks(ranks: Sequence[int]) -> str:
     """Return ``rank 3``, or ``ranks 0-2, 5`` for ``[0, 1, 2, 5]``."""
+    return f"rank{'s' if len(ranks) > 1 else ''} {ranges(ranks)}"
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """Return ``0-2, 5`` for ``[0, 1, 2, 5]``."""
     parts: list[str] = []
-    start = ranks[0]
-    for rank, following in zip(ranks, [*ranks[1:], -1]):
-        if following != rank + 1:
-            parts.append(str(start) if start == rank else f"{start}-{rank}")
+    start = numbers[0]
+    for number, following in zip(numbers, [*numbers[1:], -1]):
+        if following != number + 1:
+            parts.append(str(start) if start == number else f"{start}-{number}")
             start = following
-    return f"rank{'s' if len(ranks) > 1 else ''} {', '.join(parts)}"
+    return ", ".join(parts)
 
 
 def _compared(check: str, count: int) -> str:

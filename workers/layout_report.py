@@ -16,6 +16,7 @@ from typing import Any
 from workers.lifeline import die_with
 from workers.resharding.dtypes import STORAGE
 from workers.spmd.graph import Node, values_of
+from workers.spmd.memory import activation_bytes
 from workers.spmd.partition import whole_layout
 from workers.spmd.program import Compute, Invoke, Placed, Program, Reduce, Step
 from workers.spmd.redistribution import plan_redistribution, reduction_groups
@@ -45,6 +46,7 @@ def report(program: Program) -> dict[str, Any]:
             for operator in program.operators
         ],
         "collectives": list(_collectives(program)),
+        "activation_bytes": activation_bytes(program),
     }
 
 

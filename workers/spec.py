@@ -57,6 +57,7 @@ class WorkerSpec:
     allow_missing: tuple[str, ...] = ()  # patterns: parameters that may keep initial values
     search_path: tuple[str, ...] = ()  # put in front of sys.path to find the user's modules
     threads: int = 1  # CPU threads that operators of this rank may use
+    cores: tuple[int, ...] = ()  # that the process may run on; (): all
     log_file: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)  # the whole of it
     transport: str = "memory"  # between simulated ranks: "memory" (of this host) or "mpi"
@@ -77,6 +78,6 @@ class WorkerSpec:
         if values.get("collector") is not None:
             values["collector"] = CollectorAddress(**values["collector"])
         values["device_options"] = DeviceOptions(**values["device_options"])
-        for name in ("search_path", "allow_missing", "metrics"):
+        for name in ("search_path", "allow_missing", "metrics", "cores"):
             values[name] = tuple(values[name])
         return cls(**values)

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing
 from operator import length_hint
 from pathlib import Path
@@ -68,6 +68,7 @@ def run_process(spec: WorkerSpec) -> NoReturn:
         os.environ.clear()
         os.environ.update(spec.environment)  # putenv too, so C code sees it
         faulthandler.enable()
+        stay_on(spec.cores)
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # some for each peer
         exit_code = run_worker(spec)
@@ -77,6 +78,16 @@ def run_process(spec: WorkerSpec) -> NoReturn:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(exit_code)
+
+
+def stay_on(cores: Collection[int]) -> None:
+    """Bind this process to cores; those that the system withholds are not worth a failure."""
+    if not cores:
+        return
+    try:
+        os.sched_setaffinity(0, cores)
+    except OSError as error:
+        print(f"not bound to cores {sorted(cores)}: {error.strerror}", file=sys.stderr)
 
 
 def run_worker(spec: WorkerSpec) -> int:

@@ -6,6 +6,7 @@ import secrets
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 
 from launcher.child import with_our_code
 from launcher.cluster import hosts
@@ -26,6 +27,7 @@ from launcher.own_server import find_own_server
 from launcher.placement import clean_environment, count_ranks
 from launcher.rank_table import RankTable
 from launcher.secret import HEAD_VARIABLE
+from launcher.site import Site
 
 _SLOT_PROGRAM = (sys.executable, "-P", "-m", "launcher.cluster")
 
@@ -69,6 +71,29 @@ def leading(
             yield head
     else:
         yield LocalStarter(environment)
+
+
+class Planned(LocalStarter):
+    """Knows where ranks would start, as if all hosts were like this one. Starts nothing."""
+
+    def __init__(
+        self, job: Job, table: RankTable | None, environment: Mapping[str, str]
+    ) -> None:
+        super().__init__(environment)
+        self._job, self._table, self._environment = job, table, environment
+
+    def sites(self, ranks: int, limit_s: float) -> list[Site]:
+        (here,) = super().sites(ranks, limit_s)
+        if self._table is None or choose_engine(self._job, self._table, here.host) != "hosts":
+            return [here]
+        return [
+            replace(
+                here,
+                ranks=tuple(device.rank for device in devices),
+                host=replace(here.host, name=server, machine=server),
+            )
+            for server, devices in self._table.devices_by_server().items()
+        ]
 
 
 @contextmanager

@@ -39,7 +39,8 @@ def load_rank_table(path: Path, limit_s: float, tell: Callable[[str], None]) -> 
 
     Args:
         limit_s: how long to wait for that.
-        tell: is called with a line for people, now and then, while nothing happens.
+        tell: is called with a line for people, now and then while nothing happens, and with each
+            warning.
 
     Raises:
         RankTableError: there is no such file, or what is wrong with it.
@@ -50,6 +51,8 @@ def load_rank_table(path: Path, limit_s: float, tell: Callable[[str], None]) -> 
         raise RankTableTimeout(str(path), limit_s)
     if reading.table is None:
         raise RankTableError(str(path), reading.errors)
+    for finding in reading.warnings:
+        tell(f"{path}: warning: {finding}")
     return reading.table
 
 

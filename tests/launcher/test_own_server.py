@@ -103,3 +103,13 @@ def test_what_the_user_says_must_be_a_server(node: str) -> None:
 def test_what_the_user_says_may_not_fit_two_servers() -> None:
     with pytest.raises(HostError, match="--node node is more than one"):
         find_own_server(table_of("node.east", "node.west"), host(), {}, "node")
+
+
+def test_a_cloud_names_the_pod_in_rank_id() -> None:
+    table = RankTable(
+        (Device(0, 0, "10.0.0.1"), Device(1, 0, "10.0.0.2")),
+        {"10.0.0.1": ("pod-a",), "10.0.0.2": ("pod-b",)},
+    )
+    assert find_own_server(table, Host(cpus=(0,)), {"RANK_ID": "pod-b"}) == "10.0.0.2"
+    with pytest.raises(HostError):  # a number is a rank
+        find_own_server(table, Host(cpus=(0,)), {"RANK_ID": "1"})

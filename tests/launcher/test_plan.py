@@ -43,6 +43,7 @@ REPORT: dict[str, Any] = {
         _collective("AllReduce", "MatMul", "Erfinv"),
         _collective("AllGather", "Erfinv", None),
     ],
+    "activation_bytes": 512,
 }
 ECHO = "import json, os, sys; request = json.load(sys.stdin); "
 
@@ -140,6 +141,9 @@ def test_a_plan_says_what_every_rank_would_read(
     assert plan["ranks"][5]["reads"] == {own_file: 1536}
     assert plan["ranks"][5]["environment"]["RANK_ID"] == "5"
     assert plan["ranks"][5]["log"] == str(tmp_path / "out" / "logs" / "rank_5.log")
+    assert plan["ranks"][5]["cores"] == []
+    assert plan["ranks"][5]["memory"]["slices"] == 1536
+    assert plan["ranks"][5]["memory"]["activations"] == 512
     assert plan["parameters"] == REPORT["parameters"]
     assert plan["unused_tensors"] == ["moments.matmul_weight"]
 
@@ -148,7 +152,7 @@ def test_a_plan_reads_well(job: Job, capsys: pytest.CaptureFixture[str]) -> None
     plan_command.execute(job, as_json=False)
     text = capsys.readouterr().out
     assert text.startswith("8 ranks, simulated on this host")
-    assert "1.5 KiB of 1 file" in text
+    assert "all    1.5 KiB of 1 file  2.0 KiB" in text
     assert "rank 3  RANK_ID=3 DEVICE_ID=3" in text
     assert "2 operators; collectives: 2 AllGather, 1 AllReduce" in text
     assert "Erfinv (head) runs on gathered inputs" in text

@@ -58,6 +58,16 @@ def test_a_rank_has_its_own_group_and_environment_and_shows_no_key(
     assert np.load(folder.predictions()).all()
 
 
+def test_a_rank_stays_on_its_cores_and_withheld_ones_are_no_failure(
+    run: Run, folder: RunFolder
+) -> None:
+    first = min(os.sched_getaffinity(0))
+    assert run("ShowsItsCores", cores=(first,)).exit_code == 0
+    assert set(np.load(folder.predictions())) == {first}
+    assert run("ShowsItsCores", cores=(4095,)).exit_code == 0
+    assert "not bound to cores [4095]" in folder.log(0).read_text()
+
+
 def test_a_rank_that_raises_ends_the_run_with_its_error(run: Run, folder: RunFolder) -> None:
     cause = cause_of(run("Raises"))
     assert (cause.rank, cause.server_id, cause.device_id) == (1, "localhost", 5)
