@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sized
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 
 from workers.errors import InputError
+from workers.nested import is_tensor, leaves, stranger_in, tensors_in, with_tensors
 
 
 class DataError(InputError):
@@ -20,17 +22,19 @@ class DataError(InputError):
     def __str__(self) -> str:
         return (
             f"{self.source}: {self.where} is {self.found}; return a Tensor or an array, a tuple"
-            " of them (several inputs of one batch), or an iterable of such batches"
+            " of them (several inputs of one batch) or a dict (inputs by name), or an iterable of"
+            " such batches"
         )
 
 
 def batches_of(
     data: Any, source: str, batch_size: int | None = None, parts: int = 1
-) -> Iterator[tuple[Any, ...]]:
-    """Yield the inputs of each prediction, one tuple a batch.
+) -> Iterator[Any]:
+    """Yield the inputs of each prediction: a tuple a batch, or a dict of inputs by name.
 
-    A tensor is one batch; so is a tuple of tensors, the inputs of a network that takes
-    several. Anything else is iterated: a list of tensors is that many batches.
+    A tensor is one batch; so is a tuple with a tensor in it, the inputs of a network that takes
+    several, and a dict of them. Anything else is iterated: a list of tensors is that many
+    batches. An input may also be a tuple, list or dict of tensors, or a plain value.
 
     Args:
         source: the name of the callable that returned ``data``, for errors.
@@ -40,45 +44,49 @@ def batches_of(
     Raises:
         DataError: there is no batch, or one that is not made of tensors.
     """
-    if _is_tensor(data):
+    if is_tensor(data):
         yield from _cut((data,), batch_size, parts)
-    elif isinstance(data, tuple) and any(map(_is_tensor, data)):
+    elif _is_batch(data):
         yield from _cut(_batch(data, source, "its return value"), batch_size, parts)
     else:
         yield from _iterate(data, source)
 
 
+def _is_batch(data: Any) -> bool:
+    """Tell inputs of one prediction from an iterable of batches."""
+    return isinstance(data, Mapping) or isinstance(data, tuple) and any(map(is_tensor, data))
+
+
 def count_batches(data: Any, batch_size: int | None = None, parts: int = 1) -> int:
     """Return how many batches ``batches_of`` will yield; 0: the data do not say."""
-    first = data[0] if isinstance(data, tuple) and data else data
-    if _is_tensor(first):
-        size = _cut_size(first, batch_size, parts)
-        return -(-len(array_of(first)) // size) if size else 1
+    if is_tensor(data) or _is_batch(data):
+        size = _cut_size(data, batch_size, parts)
+        return -(-samples_of(data) // size) if size else 1
     if callable(size_of := getattr(data, "get_dataset_size", None)):
         return int(size_of())
     return len(data) if isinstance(data, Sized) else 0
 
 
-def _cut_size(value: Any, batch_size: int | None, parts: int) -> int:
+def _cut_size(batch: Any, batch_size: int | None, parts: int) -> int:
     """Return how many samples go into a batch; 0: all of them."""
     if batch_size is not None or parts == 1:
         return batch_size or 0
-    return max(1, -(-len(array_of(value)) // parts))
+    return max(1, -(-samples_of(batch) // parts))
 
 
 def _cut(
-    batch: tuple[Any, ...], batch_size: int | None, parts: int
-) -> Iterator[tuple[Any, ...]]:
-    size = _cut_size(batch[0], batch_size, parts)
+    batch: Any, batch_size: int | None, parts: int
+) -> Iterator[Any]:
+    size = _cut_size(batch, batch_size, parts)
     if not size:
         yield batch
         return
-    for start in range(0, max(1, len(array_of(batch[0]))), size):
-        yield tuple(value[start : start + size] for value in batch)
+    for start in range(0, max(1, samples_of(batch)), size):
+        yield with_tensors(batch, itemgetter(slice(start, start + size)))
 
 
-def _iterate(data: Any, source: str) -> Iterator[tuple[Any, ...]]:
-    if not isinstance(data, Iterable) or isinstance(data, (Mapping, str, bytes)):
+def _iterate(data: Any, source: str) -> Iterator[Any]:
+    if not isinstance(data, Iterable) or isinstance(data, (str, bytes)):
         raise DataError(source, "its return value", _described(data))
     number = -1
     for number, batch in enumerate(data):
@@ -87,15 +95,18 @@ def _iterate(data: Any, source: str) -> Iterator[tuple[Any, ...]]:
         raise DataError(source, "its return value", "empty")
 
 
-def _batch(batch: Any, source: str, where: str) -> tuple[Any, ...]:
-    if _is_tensor(batch):
+def _batch(batch: Any, source: str, where: str) -> Any:
+    if is_tensor(batch):
         return (batch,)
-    if not isinstance(batch, (tuple, list)) or not batch:
+    if not isinstance(batch, (tuple, list, Mapping)) or not batch:
         raise DataError(source, where, _described(batch))
-    for index, value in enumerate(batch):
-        if not _is_tensor(value):
-            raise DataError(source, f"input {index} of {where}", _described(value))
-    return tuple(batch)
+    named = batch if isinstance(batch, Mapping) else dict(enumerate(batch))
+    for index, value in named.items():
+        if (stranger := stranger_in(value)) is not None:
+            raise DataError(source, f"input {index!r} of {where}", _described(stranger))
+    if not tensors_in(batch):
+        raise DataError(source, where, "without a tensor")
+    return dict(batch) if isinstance(batch, Mapping) else tuple(batch)
 
 
 def require_labelled(batch: tuple[Any, ...], source: str, where: str) -> None:
@@ -115,13 +126,21 @@ def split_labels(batch: tuple[Any, ...], task: str) -> tuple[tuple[Any, ...], tu
 
 
 def array_of(value: Any) -> np.ndarray:
-    """Return the elements of one input, tensor or array."""
+    """Return the elements of one input, tensor or array; of a plain value, what it looks like."""
+    if not is_tensor(value):
+        return np.frombuffer(repr(value).encode(), np.uint8)
     array: np.ndarray = value if isinstance(value, np.ndarray) else value.asnumpy()
     return array
 
 
-def _is_tensor(value: Any) -> bool:
-    return isinstance(value, np.ndarray) or callable(getattr(value, "asnumpy", None))
+def arrays_of(batch: Any) -> Iterator[np.ndarray]:
+    """Yield all that a prediction is made from."""
+    return map(array_of, leaves(batch))
+
+
+def samples_of(batch: Any) -> int:
+    """Return how many samples a batch has: the rows of its first tensor."""
+    return len(array_of(tensors_in(batch)[0]))
 
 
 def _described(value: Any) -> str:

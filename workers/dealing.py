@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from workers.data import array_of, batches_of
+from workers.data import array_of, arrays_of, batches_of, samples_of
 from workers.data_files import DataFiles, is_data_file
 from workers.errors import InputError
 from workers.protocol import Rows, checksum
@@ -74,8 +74,8 @@ class Dealt:
 
     def of(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Rows]]:
         for number, batch in enumerate(batches):
-            start, self.samples = self.samples, self.samples + len(array_of(batch[0]))
-            self.seen = checksum(self.seen.encode(), *map(array_of, batch))
+            start, self.samples = self.samples, self.samples + samples_of(batch)
+            self.seen = checksum(self.seen.encode(), *arrays_of(batch))
             if number % self._rank_size == self._rank:
                 yield batch, Rows(start)
 
@@ -96,7 +96,7 @@ class Sharded:
             if start == self._spec.rank:
                 self._require_each_nth(batch)
             yield batch, Rows(start, step)
-            start += step * len(array_of(batch[0]))
+            start += step * samples_of(batch)
 
     def _require_each_nth(self, batch: Batch) -> None:
         """Compare the first samples with those of the whole; a shard may not be a block of it."""
@@ -121,7 +121,7 @@ def require_row_for_each_sample(
     Raises:
         InputError: they have not one row for each sample.
     """
-    samples = len(array_of(batch[0]))
+    samples = samples_of(batch)
     for index, output in enumerate(outputs):
         if output.shape[:1] != (samples,):
             raise InputError(

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from workers.data import array_of, split_labels
+from workers.data import array_of, arrays_of, split_labels
 from workers.dealing import Share, require_row_for_each_sample, share_of
 from workers.entry_point import load_entry_point
 from workers.errors import InputError, WorkerError
@@ -202,7 +202,7 @@ class _Life:
                 self._deliver(outputs, rows=rows)
         else:
             for batch in self._batches_to_come():
-                self._deliver(self._predict(batch), checksum(*map(array_of, batch)))
+                self._deliver(self._predict(batch), checksum(*arrays_of(batch)))
         if not self._batches and self._share is None:
             raise InputError(f"{spec.predict_data} gave no batch to predict")
         return metrics

@@ -64,17 +64,34 @@ def test_batches_are_taken_one_at_a_time() -> None:
 
 
 @pytest.mark.parametrize(
+    "batch", [(A, 3, None, "x"), (A, [B, {"c": T}]), {"ids": A, "mask": None, "past": (B, B)}]
+)
+def test_inputs_may_be_nested_named_and_plain(batch: Any) -> None:
+    assert list(batches_of(batch, "net:data")) == [batch]
+    assert list(batches_of(iter([batch, batch]), "net:data")) == [batch, batch]
+
+
+def test_nested_inputs_are_cut_into_batches_together() -> None:
+    batch = {"x": np.arange(5), "past": (np.arange(5) * 2, 7)}
+    first, last = batches_of(batch, "net:data", batch_size=3)
+    assert first["x"].tolist() == [0, 1, 2] and first["past"][0].tolist() == [0, 2, 4]
+    assert last["x"].tolist() == [3, 4] and last["past"][1] == 7
+
+
+@pytest.mark.parametrize(
     ("data", "problem"),
     [
         (None, "its return value is of type NoneType"),
         ("text", "its return value is of type str"),
-        ({"x": A}, "its return value is of type dict"),
         (3.5, "its return value is of type float"),
         ([], "its return value is empty"),
         ((), "its return value is empty"),
-        ((A, 3), "input 1 of its return value is of type int"),
+        ((A, object), "input 1 of its return value is of type type"),
+        ((A, [B, {"x": object}]), "input 1 of its return value is of type type"),
+        ({"x": 3}, "its return value is without a tensor"),
+        ({"x": A, "y": {1}}, "input 'y' of its return value is of type set"),
         ([A, 3], "batch 1 is of type int"),
-        ([(A, "x")], "input 1 of batch 0 is of type str"),
+        ([("x", 1)], "batch 0 is without a tensor"),
         ([A, ()], "batch 1 is empty"),
     ],
 )

@@ -18,9 +18,9 @@ from workers.runtimes.foreseen_layout import foresee, require_as_foreseen
 from workers.runtimes.parallel_context import build_network
 from workers.runtimes.predict_layout import parse_predict_layout
 from workers.runtimes.runtime import WantedParameter
-from workers.runtimes.user_code import make_batches
+from workers.runtimes.user_code import make_batches, predicted
 from workers.spec import WorkerSpec
-from workers.tensors import to_arrays, to_tensor
+from workers.tensors import as_arguments, to_arrays, to_tensor
 
 TARGETS = {"ascend": "Ascend", "gpu": "GPU"}  # the job's word -> MindSpore's device_target
 
@@ -119,7 +119,7 @@ class DeviceRuntime:
 
     def predict(self, batch: tuple[Any, ...]) -> tuple[np.ndarray, ...]:
         """Return the whole outputs of the network: MindSpore gathers them on every rank."""
-        return to_arrays(self._model.predict(*batch))
+        return to_arrays(predicted(self._model, batch))
 
     def device_memory_bytes(self) -> int:
         """Return the most memory of the device that tensors of this rank have held."""
@@ -138,7 +138,7 @@ class DeviceRuntime:
         self._take_device()
         self._network, cell = build_network(self._spec)
         self._model = mindspore.Model(cell)
-        self._first, self._batches = make_batches(self._spec)
+        self._first, self._batches = make_batches(self._spec, self._network)
 
     def _take_device(self) -> None:
         spec, options = self._spec, self._spec.device_options
@@ -154,7 +154,7 @@ class DeviceRuntime:
             raise DeviceError(spec.rank, target, spec.device_id, spec.server_id, reason) from error
 
     def _inferred(self) -> Mapping[str, WantedParameter]:
-        layouts = self._model.infer_predict_layout(*self._first)
+        layouts = self._model.infer_predict_layout(*as_arguments(self._first))
         parameters = {parameter.name: parameter for parameter in self._network.get_parameters()}
         group_size = mindspore.communication.get_group_size
         return {

@@ -13,6 +13,7 @@ import mindspore
 import numpy as np
 from mindspore.communication import management
 
+from workers.nested import kind_of, tensors_in
 from workers.runtimes.runtime import WantedParameter
 from workers.runtimes.user_code import make_batches, make_network
 from workers.spec import WorkerSpec
@@ -24,8 +25,6 @@ from workers.spmd.initial import InitialValues
 from workers.spmd.partition import partition
 from workers.spmd.program import Program
 from workers.spmd.transport import Transport, connect
-
-_Shapes = tuple[tuple[tuple[int, ...], str], ...]  # shape and dtype of each input of a batch
 
 
 class SimulatedRuntime:
@@ -40,7 +39,7 @@ class SimulatedRuntime:
         self._program: Program | None = None  # made of it: it decides where slices lie
         self._initial = InitialValues()
         self._slices: Mapping[str, np.ndarray] = {}
-        self._prepared: dict[_Shapes, RankProgram] = {}
+        self._prepared: dict[str, RankProgram] = {}  # by the kind of the batch
         self._transport: Transport | None = None
 
     def open(self) -> None:
@@ -49,7 +48,7 @@ class SimulatedRuntime:
         # A script for devices calls this; here the ranks meet in compile().
         mindspore.communication.init = management.init = _nothing_to_do
         self._network = self._build()
-        self._first, self._batches = make_batches(self._spec)
+        self._first, self._batches = make_batches(self._spec, self._network)
 
     def divide(self) -> Program:
         """Compile the network and divide it; afterwards only the program is left of it."""
@@ -82,7 +81,7 @@ class SimulatedRuntime:
         spec = self._spec
         if spec.rank_size > 1:
             self._transport = connect(spec)
-        self._prepared[_shapes(self._first)] = self._prepare(self._graph, self._program)
+        self._prepared[kind_of(self._first)] = self._prepare(self._graph, self._program)
         self._graph = None
 
     def batches(self) -> Iterator[tuple[Any, ...]]:
@@ -97,14 +96,14 @@ class SimulatedRuntime:
 
         A batch of other shapes, a shorter last one say, gets a program of its own.
         """
-        shapes = _shapes(batch)
-        if shapes not in self._prepared:
+        kind = kind_of(batch)
+        if kind not in self._prepared:
             assert self._program is not None
             at_rest = {name: placed.layout for name, placed in self._program.parameters.items()}
             graph = capture(self._build(), batch)
             program = partition(graph, self._spec.rank_size, at_rest)
-            self._prepared[shapes] = self._prepare(graph, program)
-        return self._prepared[shapes].run(batch)
+            self._prepared[kind] = self._prepare(graph, program)
+        return self._prepared[kind].run(tensors_in(batch))
 
     def waiting_for(self) -> tuple[int, str] | None:
         """Return the rank that this one waits for at this moment, and in which collective."""
@@ -132,7 +131,3 @@ class SimulatedRuntime:
 
 def _nothing_to_do(*_: Any, **__: Any) -> None:
     """Stand in for ``mindspore.communication.init``."""
-
-
-def _shapes(batch: tuple[Any, ...]) -> _Shapes:
-    return tuple((tuple(x.shape), str(x.dtype)) for x in batch)

@@ -11,10 +11,10 @@ import numpy as np
 from workers.resharding.layout import Layout
 from workers.runtimes.evaluation import Deliver, Evaluation
 from workers.runtimes.runtime import WantedParameter
-from workers.runtimes.user_code import make_batches, make_network
+from workers.runtimes.user_code import make_batches, make_network, predicted
 from workers.spec import WorkerSpec
 from workers.spmd.world import set_world
-from workers.tensors import to_arrays, to_tensor
+from workers.tensors import as_arguments, to_arrays, to_tensor
 from workers.user_data import make_data
 
 
@@ -37,7 +37,7 @@ class SingleRuntime:
         if self._evaluates:
             self._evaluation = Evaluation(self._spec)
         else:
-            self._first, self._batches = make_batches(self._spec)
+            self._first, self._batches = make_batches(self._spec, self._network)
 
     def wanted_parameters(self) -> Mapping[str, WantedParameter]:
         """Return every parameter of the network, whole."""
@@ -59,7 +59,7 @@ class SingleRuntime:
     def compile(self) -> None:
         """Compile for the first batch; batches of its shape reuse that."""
         if self._evaluation is None:
-            self._network.compile(*self._first)
+            self._network.compile(*as_arguments(self._first))
 
     def batches(self) -> Iterator[tuple[Any, ...]]:
         """Yield the inputs of each prediction, in the order of the user's data."""
@@ -67,7 +67,7 @@ class SingleRuntime:
 
     def predict(self, batch: tuple[Any, ...]) -> tuple[np.ndarray, ...]:
         """Return the outputs of the network."""
-        return to_arrays(self._model.predict(*batch))
+        return to_arrays(predicted(self._model, batch))
 
     def evaluate(self, deliver: Deliver) -> Mapping[str, Any]:
         """Return what ``Model.eval`` does."""

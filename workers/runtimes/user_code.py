@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from itertools import chain
 from typing import Any
 
 from mindspore import nn
+from mindspore.train import Model
 
-from workers.data import batches_of, count_batches, require_labelled, split_labels
+from workers.data import DataError, batches_of, count_batches, require_labelled, split_labels
 from workers.data_files import DataFiles
 from workers.dealing import own_batches
 from workers.entry_point import load_entry_point
 from workers.errors import InputError
+from workers.nested import with_tensors
 from workers.runtimes.evaluation import Evaluation
 from workers.spec import WorkerSpec
-from workers.tensors import to_tensor
+from workers.tensors import as_arguments, to_tensor
 from workers.user_data import is_sharded, make_data
 
 
@@ -55,8 +58,12 @@ class Batches(Iterator[tuple[Any, ...]]):
         return self._count
 
 
-def make_batches(spec: WorkerSpec) -> tuple[tuple[Any, ...], Iterator[tuple[Any, ...]]]:
+def make_batches(
+    spec: WorkerSpec, network: nn.Cell
+) -> tuple[tuple[Any, ...], Iterator[tuple[Any, ...]]]:
     """Return the inputs of the first batch, to compile with, and all batches, the first included.
+
+    Inputs that come by name are put in the order in which the network takes them.
 
     The user's data is iterated once, and one batch is read ahead: it may be a generator. In
     task "eval" the batches end in their labels, which are no input of the network. Of files that
@@ -65,13 +72,18 @@ def make_batches(spec: WorkerSpec) -> tuple[tuple[Any, ...], Iterator[tuple[Any,
     if spec.task == "eval":
         Evaluation(spec)  # to refuse now what would be refused when all is predicted
     data, source = make_data(spec), spec.predict_data
+    signature = inspect.signature(network.construct)
+
+    def taken(batch: Any) -> tuple[Any, ...]:
+        return _positional(with_tensors(batch, _tensor), signature, source)
+
     if isinstance(data, DataFiles):
         numbers = own_batches(spec, len(data))
-        first, found = _tensors(data[0]), data.read_ahead(numbers)
-        batches = Batches(map(_tensors, found), len(numbers))
+        first, found = taken(data[0]), data.read_ahead(numbers)
+        batches = Batches(map(taken, found), len(numbers))
     else:
         parts = spec.rank_size if spec.shares_data and not is_sharded(spec) else 1
-        all_batches = map(_tensors, batches_of(data, source, spec.batch_size, parts))
+        all_batches = map(taken, batches_of(data, source, spec.batch_size, parts))
         first = next(all_batches)
         count = count_batches(data, spec.batch_size, parts)
         batches = Batches(chain((first,), all_batches), count)
@@ -80,5 +92,27 @@ def make_batches(spec: WorkerSpec) -> tuple[tuple[Any, ...], Iterator[tuple[Any,
     return split_labels(first, spec.task)[0], batches
 
 
-def _tensors(batch: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple(value if hasattr(value, "asnumpy") else to_tensor(value) for value in batch)
+def predicted(model: Model, batch: tuple[Any, ...]) -> Any:
+    """Return what ``Model.predict`` does; it refuses containers, its network takes them."""
+    arguments = as_arguments(batch)
+    plain = all(given is value for given, value in zip(arguments, batch, strict=True))
+    return model.predict(*batch) if plain else model.predict_network(*arguments)
+
+
+def _positional(batch: Any, signature: inspect.Signature, source: str) -> tuple[Any, ...]:
+    if not isinstance(batch, dict):
+        return tuple(batch)
+    try:
+        bound = signature.bind(**batch)
+    except TypeError as error:
+        reason = f"with inputs {', '.join(batch)}, where construct{signature} has {error}"
+        raise DataError(source, "a batch", reason) from error
+    bound.apply_defaults()
+    if bound.kwargs:
+        reason = f"with {', '.join(bound.kwargs)}, which construct takes by name only"
+        raise DataError(source, "a batch", reason)
+    return bound.args
+
+
+def _tensor(value: Any) -> Any:
+    return value if hasattr(value, "asnumpy") else to_tensor(value)

@@ -28,6 +28,9 @@ from workers.spmd.parse import parse_graph
 from workers.spmd.source import with_sources
 from workers.spmd.stand_ins import put_stand_ins, without_stand_ins
 from workers.spmd.world import set_world
+from workers.tensors import as_arguments
+
+_RUNS_PYTHON = "PyExecute"  # the operator that MindSpore cannot export
 
 
 def set_parallel_context(rank: int, rank_size: int, strategy_file: str | None = None) -> None:
@@ -62,16 +65,51 @@ def capture(network: mindspore.nn.Cell, inputs: Sequence[Any]) -> Graph:
             parameter.set_data(_untouched(parameter))
     put_stand_ins(network)
     mindspore.reset_auto_parallel_context()
-    executor = _cell_graph_executor
+    try:
+        model = _compiled(network, inputs)
+    except CaptureError as error:
+        if _RUNS_PYTHON not in str(error):
+            raise
+        network = _LaidFlat(network)  # Python would make the dict that it returns
+        model = _compiled(network, inputs)
+    return with_sources(without_stand_ins(parse_graph(model, inputs)), network)
+
+
+def _compiled(network: mindspore.nn.Cell, inputs: Sequence[Any]) -> ModelProto:
+    executor, arguments = _cell_graph_executor, as_arguments(inputs)
     try:
         with TemporaryDirectory() as scratch, chdir(scratch):  # MindSpore dumps failures here
-            compiled = executor.compile(network, *inputs, phase="export.predict", do_convert=False)
-        graph_id = compiled[0]
-        ir = executor._get_func_graph_proto(network, graph_id, "mind_ir", incremental=False)
+            compiled = executor.compile(
+                network, *arguments, phase="export.predict", do_convert=False
+            )
+        ir = executor._get_func_graph_proto(network, compiled[0], "mind_ir", incremental=False)
     except Exception as error:  # whatever the user's construct raises while it is compiled
         raise CaptureError(f"MindSpore cannot compile the network: {_told(error)}") from error
-    graph = without_stand_ins(parse_graph(ModelProto.FromString(ir)))
-    return with_sources(graph, network)
+    return ModelProto.FromString(ir)
+
+
+class _LaidFlat(mindspore.nn.Cell):  # type: ignore[misc]
+    """Returns what a network returns, without dicts and None. MindSpore compiles this class."""
+
+    def __init__(self, network: mindspore.nn.Cell) -> None:
+        super().__init__(auto_prefix=False)
+        self.network = network
+
+    def construct(self, *inputs: Any) -> Any:
+        return _laid_flat(self.network(*inputs))
+
+
+def _laid_flat(result: Any) -> Any:
+    if isinstance(result, dict):
+        result = tuple(result.values())
+    if isinstance(result, (tuple, list)):
+        flat = ()
+        for item in result:
+            flat = flat + _laid_flat(item)
+        return flat
+    if result is None:
+        return ()
+    return (result,)
 
 
 def _told(error: Exception) -> str:

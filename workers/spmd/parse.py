@@ -9,10 +9,11 @@ that in its last step calls itself, through one.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Union
 
+from workers.nested import is_tensor, tensors_in
 from workers.spmd.errors import CaptureError
 from workers.spmd.graph import (
     Block,
@@ -26,6 +27,7 @@ from workers.spmd.graph import (
     Operand,
     Value,
     blocks_of,
+    values_of,
 )
 from workers.spmd.mindir import MONAD, decode_attribute, decode_dtype
 
@@ -74,13 +76,16 @@ class _VariesError(Exception):
 _Known = Union[End[Node], _Closure, _Choice]
 
 
-def parse_graph(model: Any) -> Graph:
+def parse_graph(model: Any, arguments: Sequence[Any] = ()) -> Graph:
     """Read a decoded ``mindspore.train.mind_ir_pb2.ModelProto``.
+
+    Args:
+        arguments: what the network was compiled with; containers of tensors are looked into.
 
     Raises:
         CaptureError: the graph holds what no rank can run.
     """
-    return _Reader(model).read()
+    return _Reader(model).read([x for x in arguments if tensors_in(x)])
 
 
 class _Reader:
@@ -100,7 +105,7 @@ class _Reader:
         self.readings: Counter[str] = Counter()  # of each function: its values need other names
         self.callees = {name: set(self._mentioned(f)) for name, f in self.functions.items()}
 
-    def read(self) -> Graph:
+    def read(self, arguments: Sequence[Any]) -> Graph:
         main = self.model.graph
         known: dict[str, _Known] = {}
         parameters = {}
@@ -108,12 +113,12 @@ class _Reader:
             name = proto.ref_key or proto.name.rpartition(":")[2]
             value = Value(name, tuple(proto.dims), decode_dtype(proto.data_type))
             parameters[name] = known[proto.name] = value
-        inputs = []
-        for proto in main.input:
+        inputs: list[Value] = []
+        for number, proto in enumerate(main.input):
             name = "input:" + proto.name.rpartition(":")[2]
-            value = _formal(proto, name)
-            known[proto.name] = value
-            inputs.append(value)
+            given = _formal(proto, name) if proto.tensor else _held(arguments[number], name)
+            known[proto.name] = given
+            inputs += values_of(given)
         outputs = self._result(self._run(main, known), "the network")
         return Graph(tuple(self.nodes), parameters, tuple(inputs), outputs)
 
@@ -308,6 +313,17 @@ def _formal(proto: Any, name: str) -> Value:
         raise CaptureError(f"the network changes {name} in a loop, and it is no tensor")
     tensor = proto.tensor[0]
     return Value(name, tuple(tensor.dims), decode_dtype(tensor.data_type))
+
+
+def _held(argument: Any, name: str) -> Operand:
+    """Return the values that a container of tensors stands for."""
+    if is_tensor(argument):
+        return Value(name, tuple(argument.shape), str(argument.dtype))
+    if isinstance(argument, Mapping):
+        argument = tuple(argument.values())
+    if isinstance(argument, (tuple, list)):
+        return tuple(_held(item, f"{name}.{i}") for i, item in enumerate(argument))
+    return Constant(argument)
 
 
 def _constant(attribute: Any) -> Constant:

@@ -5,13 +5,13 @@ Networks ask MindSpore how many ranks there are; without a device it would say o
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import mindspore.communication
 import mindspore.communication.management
+from mindspore.nn import Cell
 from mindspore.parallel.shard import Shard
-
-from workers.spmd.errors import CaptureError
 
 
 def set_world(rank: int, rank_size: int) -> None:
@@ -26,12 +26,21 @@ def set_world(rank: int, rank_size: int) -> None:
     for module in (mindspore.communication, mindspore.communication.management):
         module.get_rank = get_rank
         module.get_group_size = get_group_size
-    Shard.__call__ = _refuse_shard
+    Shard.__call__ = _not_searched
 
 
-def _refuse_shard(self: Any, fn: Any, *strategies: Any, **named: Any) -> None:
-    raise CaptureError(
-        f"Cell.shard or mindspore.shard on {getattr(fn, '__name__', type(fn).__name__)}: MindSpore"
-        " propagates such a strategy to the operators inside by a search that simulated ranks do"
-        " not have; give the operators strategies, with Primitive.shard"
+def _not_searched(self: Any, fn: Any, *strategies: Any, **named: Any) -> Any:
+    """Take a strategy for a whole cell or function as no strategy for its operators."""
+    warnings.warn(
+        f"the strategy of shard for {getattr(fn, '__name__', type(fn).__name__)} is not used:"
+        " MindSpore searches strategies for the operators inside, simulated ranks split their"
+        " batches instead; the answer is the same, layouts may differ",
+        stacklevel=2,
     )
+    if not isinstance(fn, Cell):
+        return fn
+
+    def call(*args: Any) -> Any:  # a cell may not be an attribute of itself
+        return fn(*args)
+
+    return call

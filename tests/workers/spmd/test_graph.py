@@ -8,10 +8,10 @@ import pytest
 from workers.spmd.errors import CaptureError
 
 
-def tensor(*shape):
+def tensor(*shape, seed=1):
     import mindspore
 
-    return mindspore.Tensor(np.random.RandomState(1).randn(*shape).astype(np.float32))
+    return mindspore.Tensor(np.random.RandomState(seed).randn(*shape).astype(np.float32))
 
 
 def test_loads_and_side_effects_leave_only_operators(capture_case):
@@ -159,17 +159,67 @@ def test_a_network_may_ask_for_the_number_of_ranks(capture_cell):
     assert node.attributes["in_strategy"] == ((8, 1), (1, 1))
 
 
-def test_strategies_for_whole_cells_are_refused(capture_cell):
+def test_strategies_for_whole_cells_and_functions_change_no_answer(capture_cell, lockstep):
     from mindspore import nn
+    from mindspore.parallel import shard
+
+    from workers.spmd.partition import partition
+
+    def double(x):
+        return x * 2
 
     class Net(nn.Cell):
         def __init__(self):
             super().__init__()
             self.dense = nn.Dense(16, 16)
             self.dense.shard(((2, 1),))
+            self.sharded = shard(self.dense, ((1, 2),))
+            self.double = shard(double, ((4, 1),))
 
         def construct(self, x):
-            return self.dense(x)
+            return self.double(self.dense(x)) - self.sharded(x)
 
-    with pytest.raises(CaptureError, match="Dense.*Primitive.shard"):
-        capture_cell(Net, [tensor(16, 16)])
+    x = tensor(16, 16)
+    with pytest.warns(UserWarning, match="shard for Dense is not used.*the answer is the same"):
+        program = partition(capture_cell(Net, [x]), 8)
+    weights = {"dense.weight": np.eye(16, dtype=np.float32), "dense.bias": np.ones(16, np.float32)}
+    for (answer,) in lockstep(program, weights, [x]):
+        np.testing.assert_allclose(answer, x.asnumpy() + 1, rtol=1e-5)
+
+
+def test_inputs_may_be_containers_and_plain_values(capture_cell, lockstep):
+    from mindspore import nn
+
+    from workers.nested import tensors_in
+    from workers.spmd.partition import partition
+
+    class Net(nn.Cell):
+        def construct(self, pair, by_name, doubled=False, scale=None):
+            x = pair[0] + pair[1][0] * by_name["b"] - by_name["a"]
+            if doubled:
+                x = x * 2
+            return x if scale is None else x * scale
+
+    a, b, c, d = (tensor(8, 16, seed=seed) for seed in range(4))
+    inputs = ([a, (b,)], {"b": c, "a": d}, True, 0.5)
+    program = partition(capture_cell(Net, inputs), 4)
+    a, b, c, d = (x.asnumpy() for x in (a, b, c, d))
+    for (answer,) in lockstep(program, {}, tensors_in(inputs)):
+        np.testing.assert_allclose(answer, a + b * c - d, rtol=1e-5)
+
+
+def test_a_network_may_return_names_and_nothing(capture_cell, lockstep):
+    from mindspore import nn
+
+    from workers.spmd.partition import partition
+
+    class Net(nn.Cell):
+        def construct(self, x):
+            return {"logits": x * 2, "loss": None, "hidden": (x, [x + 1])}
+
+    x = tensor(8, 16)
+    program = partition(capture_cell(Net, [x]), 4)
+    for logits, first, second in lockstep(program, {}, [x]):
+        np.testing.assert_array_equal(logits, x.asnumpy() * 2)
+        np.testing.assert_array_equal(first, x.asnumpy())
+        np.testing.assert_array_equal(second, x.asnumpy() + 1)
