@@ -110,11 +110,7 @@ def _strategy(path: Path | str, cache: Cache | None = None) -> dict[str, Any]:
     }
 
 
-def _layout(layout: Layout, full_shape: tuple[int, ...] | None = None) -> dict[str, Any]:
-    unit = full_shape
-    if unit is None:
-        fields = layout.field_size or 1
-        unit = layout.full_shape((fields, *(1,) * (len(layout.axes) - 1))[: len(layout.axes)])
+def _layout(layout: Layout) -> dict[str, Any]:
     return {
         "device_matrix": list(layout.device_matrix),
         "tensor_map": layout.nested_tensor_map,
@@ -123,7 +119,7 @@ def _layout(layout: Layout, full_shape: tuple[int, ...] | None = None) -> dict[s
         "field_size": layout.field_size,
         "split_sizes": list(layout.split_sizes),
         "ranks": list(layout.ranks),
-        "picture": draw(layout, unit),
+        "picture": list(draw(layout)),
     }
 
 
@@ -159,7 +155,7 @@ def _slices(checkpoint: SlicedCheckpoint) -> dict[str, Any]:
                 "dtype": saved.dtype,
                 "full_shape": list(saved.full_shape),
                 "holders": list(saved.holders),
-                **_layout(saved.layout, saved.full_shape),
+                **_layout(saved.layout),
             }
             for name, saved in checkpoint.parameters.items()
         },

@@ -21,6 +21,7 @@ from workers.resharding.grid import Cell, Grid, make_grid
 from workers.resharding.region import Region
 
 _MOST_RANKS, _MOST_DIMS = 1 << 17, 64  # of a stage, and of a matrix; more than that is damage
+_MOST_FIELDS = 1 << 16
 _MOST_FOLDED = 12  # dims; the number of ways to fold them grows fast
 
 
@@ -40,6 +41,8 @@ class Layout:
             raise LayoutError("it has too many dims", f"{len(self.device_matrix)} axes")
         if any(size < 1 for size in self.device_matrix) or self.stage_size > _MOST_RANKS:
             raise LayoutError("the device matrix is impossible", str(self))
+        if self.field_size > _MOST_FIELDS:
+            raise LayoutError("it has too many fields", str(self))
         used = Counter(axis for axes in self.axes for axis in axes)
         for axis, times in used.items():
             if not 0 <= axis < len(self.device_matrix):
