@@ -7,7 +7,7 @@ is let in. What is not a message is refused and logged; it never ends the run by
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -19,12 +19,16 @@ from workers.protocol import (
     ACKNOWLEDGED,
     MAX_FRAME_BYTES,
     QUEUED_MESSAGES,
+    REFUSED,
+    RELEASED,
     Message,
+    Offered,
     Prediction,
     PredictionDigest,
     ProtocolError,
     decode,
 )
+from workers.slots import SlotReader
 from workers.spec import CollectorAddress
 
 _AT_ONCE = 64  # messages in one turn, so that signals and deadlines get theirs
@@ -46,6 +50,7 @@ class Collector:
 
     def __init__(self, ranks: Iterable[int], where: Where = Where()) -> None:
         self._ranks = frozenset(ranks)
+        self._slots: dict[int, SlotReader] = {}  # of ranks that share memory
         keys = Keys.random()
         limits = {SocketOption.MAXMSGSIZE: MAX_FRAME_BYTES, SocketOption.RCVHWM: QUEUED_MESSAGES}
         self._listener = Listener(keys, where.listen, where.port, limits)
@@ -57,29 +62,42 @@ class Collector:
             secret_key=keys.client_secret.decode(),
         )
 
-    def receive(self) -> list[Message]:
-        """Return what has arrived, and acknowledge it; never blocks.
+    def receive(self) -> Iterator[Message]:
+        """Yield what has arrived, and acknowledge it; never blocks.
 
-        The caller must act on last words before it looks at exits: a rank whose last word was
-        acknowledged exits right away.
+        Arrays are there until the next message is asked for. The caller must act on last words
+        before it looks at exits: a rank whose last word was acknowledged exits right away.
         """
-        messages = []
         for _ in range(_AT_ONCE):
             try:
                 sender, *frames = self.socket.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 break
             message = self._decode([frame.buffer for frame in frames])
+            if isinstance(message, Offered):
+                self.socket.send_multipart([sender.bytes, self._take_offer(message)])
+                continue
             if message is None:
                 continue
-            messages.append(message)
             if not isinstance(message, (Prediction, PredictionDigest)):
                 self.socket.send_multipart([sender.bytes, ACKNOWLEDGED])
-        return messages
+            yield message
+            if isinstance(message, Prediction) and message.rank in self._slots:
+                self.socket.send_multipart([sender.bytes, RELEASED])
+
+    def _take_offer(self, offer: Offered) -> bytes:
+        """Share memory with a rank of this host; one of another host sends its arrays."""
+        if offer.rank in self._slots:
+            return REFUSED
+        try:
+            self._slots[offer.rank] = SlotReader(offer.pid, offer.descriptor, offer.name)
+        except OSError:
+            return REFUSED
+        return ACKNOWLEDGED
 
     def _decode(self, frames: Sequence[memoryview]) -> Message | None:
         try:
-            message = decode(frames)
+            message = decode(frames, self._slots)
             if message.rank not in self._ranks:
                 raise ProtocolError(f"there is no rank {message.rank} in this job")
         except ProtocolError as error:
@@ -97,3 +115,5 @@ class Collector:
         trace: TracebackType | None,
     ) -> None:
         self._listener.close()
+        for slots in self._slots.values():
+            slots.close()

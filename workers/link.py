@@ -18,10 +18,13 @@ from workers.protocol import (
     OWNER_RANK,
     PHASES,
     QUEUED_MESSAGES,
+    REFUSED,
+    RELEASED,
     Done,
     Expected,
     Failed,
     Message,
+    Offered,
     PhaseEntered,
     Prediction,
     PredictionDigest,
@@ -29,7 +32,9 @@ from workers.protocol import (
     Rows,
     Waiting,
     encode,
+    require_wire_dtypes,
 )
+from workers.slots import SLOTS, Slots
 from workers.spec import WorkerSpec
 
 PATIENCE_MS = 30_000  # for an acknowledgement; a rank that gets none goes on without
@@ -43,6 +48,10 @@ class Link:
             raise ValueError(f"rank {spec.rank} was told of no collector")
         self.rank, self._phase = spec.rank, PHASES[0]
         self._awaited = 0  # acknowledgements
+        self._refused = False  # what the latest of them said
+        self._offered = False  # memory, to the collector
+        self._slots: Slots | None = None  # where it was taken
+        self._unread = 0  # slots that the collector is not done with
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.LINGER, 0)  # what must arrive is waited for
@@ -67,7 +76,7 @@ class Link:
             rows: which rows of the whole outputs these are; None: all ranks have the same.
         """
         if self.rank == OWNER_RANK or rows is not None:
-            self._send(Prediction(self.rank, batch, tuple(outputs), inputs, rows))
+            self._hand_over(Prediction(self.rank, batch, tuple(outputs), inputs, rows))
         else:
             self._send(PredictionDigest.of(self.rank, batch, outputs, inputs))
 
@@ -105,8 +114,35 @@ class Link:
 
     def close(self) -> None:
         """Hang up. Allowed twice."""
+        if self._slots is not None:
+            self._slots.close()
         self._socket.close()
         self._context.term()
+
+    def _hand_over(self, message: Prediction) -> None:
+        """Send arrays through shared memory if the collector is on this host, else as frames."""
+        require_wire_dtypes(message.outputs)
+        if not self._offered:
+            self._offered, self._slots = True, self._offer_slots()
+        if self._slots is None:
+            self._send(message)
+            return
+        while self._unread == SLOTS or (self._unread and not self._slots.fits(message.outputs)):
+            self._hear()
+        slot = self._slots.put(message.outputs)
+        self._socket.send_multipart(encode(message, slot))
+        self._unread += 1
+
+    def _offer_slots(self) -> Slots | None:
+        slots = Slots()
+        self._send(Offered(self.rank, slots.pid, slots.descriptor, slots.name))
+        self._awaited += 1
+        while self._awaited:
+            self._hear()
+        if self._refused:
+            slots.close()
+            return None
+        return slots
 
     def _send(self, message: Message) -> None:
         self._socket.send_multipart(encode(message))
@@ -116,8 +152,16 @@ class Link:
         self._send(message)
         self._awaited += 1
         while self._awaited and self._socket.poll(PATIENCE_MS):
-            self._socket.recv()
+            self._hear()
+
+    def _hear(self) -> None:
+        """Take in one answer of the collector. Blocks until there is one."""
+        answer = self._socket.recv()
+        if answer == RELEASED:
+            self._unread -= 1
+        else:
             self._awaited -= 1
+            self._refused = answer == REFUSED
 
 
 def exit_code_of(error: BaseException) -> int:

@@ -19,9 +19,13 @@ from typing import Any, TypeAlias
 import numpy as np
 import xxhash
 
+from workers.slots import SlotReader
+
 PHASES = ("started", "context", "layout", "load", "compile", "predict", "done")
 OWNER_RANK = 0  # sends whole predictions; every other rank sends digests of the same arrays
 ACKNOWLEDGED = b"acknowledged"  # the answer to a message that has no array in it
+REFUSED = b"refused"  # the answer to an offer that cannot be taken
+RELEASED = b"released"  # when arrays in a slot were worked on
 QUEUED_MESSAGES = 2  # of each rank, at either end of the line; then the rank has to wait
 CHUNK_BYTES = 16 << 20  # arrays travel in frames of at most this size
 MAX_FRAME_BYTES = CHUNK_BYTES + (1 << 16)  # what the collector accepts; CURVE adds some bytes
@@ -102,6 +106,16 @@ class Expected:
 
 
 @dataclass(frozen=True)
+class Offered:
+    """A rank would rather hand over its arrays in memory, if that is on the collector's host."""
+
+    rank: int
+    pid: int
+    descriptor: int
+    name: str
+
+
+@dataclass(frozen=True)
 class Waiting:
     """A rank that was asked what holds it up (SIGUSR1) is waiting for another one."""
 
@@ -148,7 +162,7 @@ class Done:
 
 
 Message: TypeAlias = (
-    "PhaseEntered | Expected | Prediction | PredictionDigest | Waiting | Failed | Done"
+    "PhaseEntered | Expected | Offered | Prediction | PredictionDigest | Waiting | Failed | Done"
 )
 
 
@@ -163,31 +177,46 @@ def checksum(*arrays: np.ndarray | bytes) -> str:
     return total.hexdigest()
 
 
-def encode(message: Message) -> list[Frame]:
+def encode(message: Message, slot: int | None = None) -> list[Frame]:
     """Return the frames of a message; arrays are not copied unless they are not contiguous.
+
+    Args:
+        slot: where its arrays lie in the memory that the sender shares; they get no frames.
 
     Raises:
         ProtocolError: an output is of a dtype that no .npy file can hold.
     """
     if not isinstance(message, Prediction):
         return [_header(type(message).__name__, asdict(message))]
-    for output in message.outputs:
+    require_wire_dtypes(message.outputs)
+    outputs = [{"shape": o.shape, "dtype": o.dtype.name} for o in message.outputs]
+    fields = {"rank": message.rank, "batch": message.batch, "inputs": message.inputs}
+    rows = None if message.rows is None else asdict(message.rows)
+    header = _header("Prediction", fields | {"outputs": outputs, "rows": rows, "slot": slot})
+    if slot is not None:
+        return [header]
+    return [header, *(chunk for output in message.outputs for chunk in _chunks(output))]
+
+
+def require_wire_dtypes(outputs: Sequence[np.ndarray]) -> None:
+    """Check that outputs can be sent.
+
+    Raises:
+        ProtocolError: one is of a dtype that no .npy file can hold.
+    """
+    for output in outputs:
         if output.dtype.name not in WIRE_DTYPES:
             raise ProtocolError(
                 f"the network returned an output of dtype {output.dtype.name}, which a .npy"
                 " file cannot hold; let it end in a cast to float32"
             )
-    outputs = [{"shape": o.shape, "dtype": o.dtype.name} for o in message.outputs]
-    fields = {"rank": message.rank, "batch": message.batch, "inputs": message.inputs}
-    rows = None if message.rows is None else asdict(message.rows)
-    return [
-        _header("Prediction", fields | {"outputs": outputs, "rows": rows}),
-        *(chunk for output in message.outputs for chunk in _chunks(output)),
-    ]
 
 
-def decode(frames: Sequence[Frame]) -> Message:
+def decode(frames: Sequence[Frame], slots: Mapping[int, SlotReader] = {}) -> Message:
     """Return the message that ``frames`` hold.
+
+    Args:
+        slots: of each rank that shares memory.
 
     Raises:
         ProtocolError: they hold none, or not exactly one.
@@ -195,7 +224,7 @@ def decode(frames: Sequence[Frame]) -> Message:
     try:
         message_type, fields = _read_header(frames)
         if message_type == "Prediction":
-            return _read_prediction(fields, frames[1:])
+            return _read_prediction(fields, frames[1:], slots)
         if len(frames) > 1:
             raise ProtocolError(f"a {message_type} has one frame, not {len(frames)}")
         return _READERS[message_type](fields)
@@ -228,11 +257,30 @@ def _read_header(frames: Sequence[Frame]) -> tuple[str, dict[str, Any]]:
     return _text(fields.pop("type")), fields
 
 
-def _read_prediction(fields: Mapping[str, Any], frames: Sequence[Frame]) -> Prediction:
+def _read_prediction(
+    fields: Mapping[str, Any], frames: Sequence[Frame], slots: Mapping[int, SlotReader]
+) -> Prediction:
+    rank, slot = _count(fields["rank"]), fields["slot"]
+    described = [
+        (_shape(output["shape"]), _wire_dtype(output["dtype"])) for output in fields["outputs"]
+    ]
+    if slot is None:
+        outputs = _read_outputs(described, frames)
+    elif frames:
+        raise ProtocolError("arrays in a slot have no frames")
+    else:
+        outputs = slots[rank].arrays(_count(slot), described)
+    return Prediction(
+        rank, _count(fields["batch"]), outputs, _text(fields["inputs"]), _rows(fields["rows"])
+    )
+
+
+def _read_outputs(
+    described: Sequence[tuple[tuple[int, ...], np.dtype]], frames: Sequence[Frame]
+) -> tuple[np.ndarray, ...]:
     chunks = iter(frames)
     outputs = []
-    for described in fields["outputs"]:
-        shape, dtype = _shape(described["shape"]), _wire_dtype(described["dtype"])
+    for shape, dtype in described:
         size = math.prod(shape) * dtype.itemsize
         parts = list(islice(chunks, -(-size // CHUNK_BYTES)))
         data = parts[0] if len(parts) == 1 else b"".join(parts)
@@ -241,13 +289,7 @@ def _read_prediction(fields: Mapping[str, Any], frames: Sequence[Frame]) -> Pred
         outputs.append(np.frombuffer(data, dtype).reshape(shape))
     if next(chunks, None) is not None:
         raise ProtocolError("more frames than the outputs need")
-    return Prediction(
-        _count(fields["rank"]),
-        _count(fields["batch"]),
-        tuple(outputs),
-        _text(fields["inputs"]),
-        _rows(fields["rows"]),
-    )
+    return tuple(outputs)
 
 
 def _read_phase(fields: Mapping[str, Any]) -> PhaseEntered:
@@ -256,6 +298,11 @@ def _read_phase(fields: Mapping[str, Any]) -> PhaseEntered:
 
 def _read_expected(fields: Mapping[str, Any]) -> Expected:
     return Expected(_count(fields["rank"]), _count(fields["batches"]))
+
+
+def _read_offered(fields: Mapping[str, Any]) -> Offered:
+    rank, pid, descriptor = (_count(fields[name]) for name in ("rank", "pid", "descriptor"))
+    return Offered(rank, pid, descriptor, _text(fields["name"]))
 
 
 def _read_digest(fields: Mapping[str, Any]) -> PredictionDigest:
@@ -314,6 +361,7 @@ def _read_done(fields: Mapping[str, Any]) -> Done:
 _READERS: Mapping[str, Callable[[Mapping[str, Any]], Message]] = {
     "PhaseEntered": _read_phase,
     "Expected": _read_expected,
+    "Offered": _read_offered,
     "PredictionDigest": _read_digest,
     "Waiting": _read_waiting,
     "Failed": _read_failed,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 
@@ -17,14 +19,17 @@ from workers.link import Link
 from workers.protocol import (
     ACKNOWLEDGED,
     MAX_FRAME_BYTES,
+    REFUSED,
     Done,
     Failed,
     Message,
+    Offered,
     PhaseEntered,
     Prediction,
     RankReport,
     encode,
 )
+from workers.slots import Slots
 from workers.spec import CollectorAddress, WorkerSpec
 
 PATIENCE_MS = 30_000  # only a test that fails waits so long
@@ -78,12 +83,51 @@ def spec_of(rank: int, address: CollectorAddress) -> WorkerSpec:
 
 
 def test_it_hears_the_predictions_of_a_rank_through_its_link(collector: Collector) -> None:
-    output = np.arange(6, dtype=np.float32).reshape(2, 3)
-    with closing(Link(spec_of(0, collector.address))) as link:
-        link.predictions(0, [output], inputs="ab")
-        (prediction,) = receive(collector)
+    batches = [np.full((2, 3 * size), size, np.float32) for size in (1, 2, 4, 1)]
+    heard = []
+    with closing(Link(spec_of(0, collector.address))) as link, ThreadPoolExecutor() as threads:
+        sent = threads.submit(lambda: [link.predictions(n, [x], "") for n, x in enumerate(batches)])
+        while len(heard) < len(batches):
+            assert collector.socket.poll(PATIENCE_MS)
+            for message in collector.receive():  # arrays are there until the next one is asked for
+                assert isinstance(message, Prediction)
+                heard.append(message.outputs[0].copy())
+        sent.result()
+    for found, expected in zip(heard, batches, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_a_rank_of_another_host_sends_its_arrays(
+    collector: Collector, connect: Connect
+) -> None:
+    client = connect(collector.address)
+    client.send_multipart(encode(Offered(0, os.getpid(), 0, "slots-of-another-host")))
+    while not client.poll(50):
+        assert list(collector.receive()) == []  # it is no news
+    assert client.recv() == REFUSED
+    output = np.arange(3)
+    client.send_multipart(encode(Prediction(0, 0, (output,))))
+    (prediction,) = receive(collector)
     assert isinstance(prediction, Prediction)
     np.testing.assert_array_equal(prediction.outputs[0], output)
+
+
+@pytest.mark.parametrize("slot", [0, 1 << 40, -1, "0"])
+def test_arrays_that_lie_in_no_memory_are_refused(
+    collector: Collector, connect: Connect, slot: int
+) -> None:
+    client = connect(collector.address)
+    with closing(Slots()) as slots:
+        slots.put([np.zeros(3)])
+        offer = Offered(0, slots.pid, slots.descriptor, slots.name)
+        client.send_multipart(encode(offer))
+        while not client.poll(50):
+            assert list(collector.receive()) == []
+        assert client.recv() == ACKNOWLEDGED
+        frames = encode(Prediction(0 if slot else 1, 0, (np.zeros(3),)), slot=slot)
+        client.send_multipart(frames)
+        client.send_multipart(encode(PhaseEntered(0, "done")))
+        assert receive(collector) == [PhaseEntered(0, "done")]
 
 
 def test_what_is_no_prediction_is_acknowledged(collector: Collector, connect: Connect) -> None:
@@ -120,7 +164,7 @@ def test_a_client_with_a_key_of_its_own_is_turned_away(
     assert refused.poll(PATIENCE_MS)
     assert recv_monitor_message(refused)["value"] == 400
     stranger.disable_monitor()
-    assert collector.receive() == []
+    assert list(collector.receive()) == []
 
 
 def test_a_client_that_does_not_know_the_servers_key_is_turned_away(

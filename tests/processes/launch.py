@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import sys
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from launcher.run_folder import RunFolder
 from launcher.runner import run_ranks
 from workers.protocol import Message, PhaseEntered
 from workers.spec import WorkerSpec
+from workers.worker import peak_memory_bytes
 
 
 def show(message: Message) -> None:
@@ -40,7 +40,7 @@ def main() -> int:
     ]
     folder = RunFolder(Path(asked["folder"]))
     outcome = run_ranks(specs, folder, Limits(**asked["limits"]), show)
-    print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}")
+    print(f"peak memory {peak_memory_bytes()}")
     print(f"of ranks {max((r.peak_memory_bytes for r in outcome.reports.values()), default=0)}")
     if outcome.cause is not None:
         print(f"cause {outcome.cause.kind}: {outcome.cause.message}")
