@@ -71,7 +71,9 @@ def ours(rank: int, job: str) -> None:
         transfer = plan_redistribution(split, full, whole.shape)[rank]
         gather = Exchange(mesh, transfer, part.shape, 4, "gather")
         calls = {
-            "all-reduce": lambda whole=whole: all_reduce(mesh, group, whole, "sum", "reduce"),
+            "all-reduce": lambda whole=whole, out=out: all_reduce(
+                mesh, group, whole, "sum", "reduce", out
+            ),
             "all-gather": lambda part=part, out=out, gather=gather: gather(part, out),
         }
         results += [measure(name, size, call, agree) for name, call in calls.items()]

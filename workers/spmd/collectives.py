@@ -14,7 +14,7 @@ from workers.resharding.region import Region, row_blocks
 from workers.spmd.redistribution import Transfer
 from workers.spmd.transport import Parts, Transport
 
-_SPLIT_BYTES = 32 * 1024  # from here on every rank reduces a part, and the parts are gathered
+_SPLIT_BYTES = 128 * 1024  # from here on every rank reduces a part, and the parts are gathered
 _ALL = (slice(None),)
 
 _COMBINE: dict[str, Callable[..., np.ndarray]] = {
@@ -124,23 +124,34 @@ def all_gather(
 
 
 def all_reduce(
-    transport: Transport, group: tuple[int, ...], array: np.ndarray, how: str, call: str
+    transport: Transport,
+    group: tuple[int, ...],
+    array: np.ndarray,
+    how: str,
+    call: str,
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
     """Combine the arrays of the group element by element; every rank gets the same bits.
 
     Each element is combined by one rank alone, or by all of them in the same order, the order
     of the group. Sums of 16-bit floats are made in float32.
+
+    Args:
+        out: where a large result goes, contiguous, ``array`` itself for example; not given, it
+            goes into new memory.
     """
     flat = array.reshape(-1)
     if flat.nbytes < _SPLIT_BYTES:
         whole = dict.fromkeys(group, _ALL)
         total = _combined(transport.swap(call, group, flat, whole, whole), how)
         return total.reshape(array.shape)
-    out = np.empty_like(flat)
+    result = np.empty_like(array) if out is None else out
+    target = result.view()
+    target.shape = (-1,)  # never a copy
     step = transport.piece_bytes // flat.itemsize
     for begin in range(0, flat.size, step):
-        _reduce_piece(transport, group, flat[begin : begin + step], out[begin:], how, call)
-    return out.reshape(array.shape)
+        _reduce_piece(transport, group, flat[begin : begin + step], target[begin:], how, call)
+    return result
 
 
 def _reduce_piece(
@@ -176,7 +187,7 @@ def _combined(arrays: list[np.ndarray], how: str) -> np.ndarray:
     wide = np.float32 if narrow.itemsize == 2 and narrow.kind not in "iu" else narrow
     total = first.astype(wide)
     for array in others:
-        combine(total, array.astype(wide, copy=False), out=total)
+        combine(total, array if narrow == wide else array.astype(wide), out=total)
     if how == "mean":
         total = total / len(arrays)
     return total.astype(narrow, copy=False)

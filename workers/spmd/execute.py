@@ -113,7 +113,7 @@ class RankProgram:
         assert transport is not None  # a split axis has more than one rank
         reduce: Callable[[np.ndarray], np.ndarray]
         if step.kind == "AllReduce":
-            reduce = partial(collectives.all_reduce, transport, group, how=step.how, call=call)
+            reduce = partial(_all_reduce_in_place, transport, group, step.how, call)
         else:
             scattering = scatter(step.source.layout, step.target.layout, value.shape, group)
             itemsize = STORAGE[value.dtype].itemsize
@@ -122,9 +122,18 @@ class RankProgram:
             )
 
         def run(values: Values) -> None:
-            values[step.target.value.name] = to_tensor(reduce(values[value.name].asnumpy()))
+            partial_result = values[value.name]  # nobody else needs it: memory for the result
+            array = partial_result.asnumpy()
+            total = reduce(array)
+            values[step.target.value.name] = partial_result if total is array else to_tensor(total)
 
         return run
+
+
+def _all_reduce_in_place(
+    transport: Transport, group: tuple[int, ...], how: str, call: str, array: np.ndarray
+) -> np.ndarray:
+    return collectives.all_reduce(transport, group, array, how, call, out=array)
 
 
 def _copy_own(copies: Any, array: np.ndarray, out: np.ndarray) -> None:

@@ -15,6 +15,7 @@ from workers.spmd.collectives import ReduceScatter, all_gather, all_reduce
 DTYPES = ["f2", "bfloat16", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "?"]
 COMBINE = {"sum": np.add, "mean": np.add, "max": np.maximum, "min": np.minimum}
 SIZES = st.sampled_from([0, 1, 2, 7, 64, 1000, 8191, 8192, 40_001])
+PIECES = st.sampled_from([4096, 1 << 20])
 HOWS = st.sampled_from(sorted(COMBINE))
 
 
@@ -40,10 +41,10 @@ def combined(arrays, how):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @settings(max_examples=12, deadline=None)
-@given(size=SIZES, how=HOWS, sub_groups=st.booleans(), piece=st.sampled_from([512, 1 << 20]))
-@example(size=600_001, how="sum", sub_groups=False, piece=1 << 20)
+@given(size=SIZES, how=HOWS, sub_groups=st.booleans(), in_place=st.booleans(), piece=PIECES)
+@example(size=600_001, how="sum", sub_groups=False, in_place=True, piece=1 << 20)
 def test_all_reduce_is_numpys_reduction_in_the_order_of_the_group(
-    on_ranks, dtype_of, dtype, size, how, sub_groups, piece
+    on_ranks, dtype_of, dtype, size, how, sub_groups, in_place, piece
 ):
     arrays = arrays_of(4, (size,), dtype_of(dtype), size)
 
@@ -52,7 +53,9 @@ def test_all_reduce_is_numpys_reduction_in_the_order_of_the_group(
 
     def work(mesh):
         mesh.piece_bytes = piece
-        return all_reduce(mesh, group_of(mesh.rank), arrays[mesh.rank], how, how)
+        mine = arrays[mesh.rank].copy()
+        out = mine if in_place else None
+        return all_reduce(mesh, group_of(mesh.rank), mine, how, how, out)
 
     for rank, result in enumerate(on_ranks(4, work)):
         wanted = combined([arrays[member] for member in group_of(rank)], how)
