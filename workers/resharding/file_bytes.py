@@ -151,6 +151,7 @@ class _MappedBytes:
         self._workspace.span(stop - start)
         if dense:
             first = start - start % mmap.PAGESIZE
+            self._mapped.madvise(mmap.MADV_WILLNEED, first, stop - first)  # from disk: all at once
             with suppress(OSError):  # an old kernel, or the file has shrunk: the copy will tell
                 self._mapped.madvise(_MADV_POPULATE_READ, first, stop - first)
         return memoryview(self._mapped)[start:stop]
