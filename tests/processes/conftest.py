@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -139,3 +140,46 @@ def until() -> Callable[[Callable[[], object]], None]:
             time.sleep(0.01)
 
     return until
+
+
+@pytest.fixture
+def documented() -> Callable[[str], str]:
+    """Return a function that finds the command of docs/clusters.md that begins with some words."""
+    guide = (HERE.parents[1] / "docs" / "clusters.md").read_text().splitlines()
+    commands = [line.strip() for line in guide if line.startswith("    ")]
+
+    def find(beginning: str) -> str:
+        (command,) = [line for line in commands if line.startswith(beginning)]
+        return command
+
+    return find
+
+
+@pytest.fixture
+def guide(tmp_path: Path, mark: str) -> Callable[..., "subprocess.CompletedProcess[str]"]:
+    """Return a function that types a command where job.yaml is that of examples/digits."""
+    shutil.copytree(HERE.parents[1] / "examples" / "digits", tmp_path / "job")
+    environment = {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": str(HERE.parents[1]),
+        "HOME": str(tmp_path),
+        "TEST_MARK": mark,
+        # What a user who is not root, on a host of four cores, need not say:
+        "PRTE_ALLOW_RUN_AS_ROOT": "1",
+        "PRTE_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+        "OMPI_ALLOW_RUN_AS_ROOT": "1",
+        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+        "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
+    }
+
+    def run(command: str, **more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command,
+            shell=True,
+            env=environment | more,
+            cwd=tmp_path / "job",
+            capture_output=True,
+            text=True,
+        )
+
+    return run

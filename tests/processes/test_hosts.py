@@ -165,6 +165,28 @@ def test_another_job_on_another_host_is_refused_by_both(two_hosts: Hosts, start:
     assert "10.123.0.2 was started with another network: other:f there, n:f here" in said
 
 
+def test_simulated_ranks_of_several_hosts_are_sent_to_mpirun(
+    two_hosts: Hosts, table: Path, documented: Callable[[str], str], mark: str, living: Living
+) -> None:
+    digits = HERE.parents[1] / "examples" / "digits" / "job.yaml"
+    command = documented("python -m launcher job.yaml --engine hosts").split()
+    command = [{"job.yaml": str(digits), "python": sys.executable}.get(w, w) for w in command]
+    environment = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(HERE.parents[1]),
+        "LAUNCHER_CLUSTER_KEY": KEY,
+        "TEST_MARK": mark,
+    }
+    launchers = [
+        host.start(command, env=environment, cwd=table.parent) for host in two_hosts
+    ]
+    said = [launcher.communicate()[0] for launcher in launchers]
+    assert [launcher.returncode for launcher in launchers] == [2, 2], said
+    for words in said:
+        assert "reach each other through MPI only; start them with --engine mpi, mpirun" in words
+    assert living() == []
+
+
 def test_a_port_that_is_taken_is_named(two_hosts: Hosts, start: Start) -> None:
     listen = "import socket; s = socket.create_server(('', 29177)); print(flush=True); input()"
     other = two_hosts[0].start([sys.executable, "-c", listen], stdin=subprocess.PIPE)

@@ -24,6 +24,7 @@ INSIDE = [str(MPIRUN), "--allow-run-as-root", "--map-by", ":OVERSUBSCRIBE", "-n"
 Living = Callable[[], list[psutil.Process]]
 Until = Callable[[Callable[[], object]], None]
 Start = Callable[..., subprocess.Popen[str]]
+Guide = Callable[..., "subprocess.CompletedProcess[str]"]
 
 pytestmark = pytest.mark.skipif(not MPIRUN.is_file(), reason="needs Open MPI: pip install .[mpi]")
 
@@ -84,15 +85,12 @@ def test_a_slot_that_is_killed_ends_the_job(
     until(lambda: living() == [])
 
 
-@pytest.mark.parametrize(
-    ("behaviour", "exit_code"), [("ShowsItsSlot", 0), ("Segfaults", 139)], ids=["ok", "fails"]
-)
-def test_the_launcher_starts_mpirun_itself(
-    start: Start, living: Living, behaviour: str, exit_code: int
+def test_a_launcher_that_calls_mpirun_itself_has_the_exit_code_of_the_rank_that_failed(
+    start: Start, living: Living
 ) -> None:
-    launcher = start(behaviour, job={"engine": "mpi", "ranks": 3})
+    launcher = start("Segfaults", job={"engine": "mpi", "ranks": 3})
     said, _ = launcher.communicate()
-    assert launcher.returncode == exit_code, said
+    assert launcher.returncode == 139, said
     assert living() == []
 
 
@@ -117,16 +115,21 @@ def test_nobody_outlives_a_launcher_whose_mpirun_is_killed(
     until(lambda: living() == [])
 
 
-def test_mpirun_with_a_small_network(tmp_path: Path) -> None:
-    command = ["-m", "launcher", "--output", "out", "--json"]
-    mpirun = subprocess.run(
-        [*INSIDE[:-1], "2", sys.executable, *command],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert mpirun.returncode == 0, mpirun.stdout + mpirun.stderr
-    result = json.loads((tmp_path / "out" / "summary.json").read_text())
-    assert result["accuracy"] > 0.99
-    assert [rank["rank"] for rank in result["ranks"]] == [0, 1]
+@pytest.mark.parametrize("words", ["mpirun", "python -m launcher job.yaml --engine mpi"])
+def test_the_commands_of_the_guide_predict(
+    documented: Callable[[str], str], guide: Guide, living: Living, words: str
+) -> None:
+    done = guide(documented(words))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "accuracy     99.17% of 360 predictions" in done.stdout
+    assert "3 batches by 4 ranks" in done.stdout
+    assert living() == []
+
+
+def test_what_is_wrong_with_the_job_is_said_once(
+    documented: Callable[[str], str], guide: Guide, living: Living
+) -> None:
+    done = guide(documented("mpirun") + " --strategy nowhere")
+    assert done.returncode == 2
+    assert (done.stdout + done.stderr).count("launcher: ") == 1
+    assert living() == []

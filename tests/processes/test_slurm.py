@@ -56,7 +56,7 @@ PartitionName=main Nodes={host} Default=YES State=UP
 
 Living = Callable[[], list[psutil.Process]]
 Until = Callable[[Callable[[], object]], None]
-Start = Callable[..., "subprocess.CompletedProcess[str]"]
+Guide = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def missing() -> str:
@@ -165,24 +165,38 @@ def test_every_task_of_srun_is_a_rank_and_srun_returns_the_exit_code(
     assert living() == []
 
 
-def test_outside_of_an_allocation_the_launcher_submits_a_batch_job(
+def test_the_srun_of_the_guide_predicts(
+    environment: dict[str, str], documented: Callable[[str], str], guide: Guide
+) -> None:
+    done = guide(documented("srun"), SLURM_CONF=environment["SLURM_CONF"])
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "3 batches by 4 ranks" in done.stdout
+
+
+def test_the_batch_job_of_the_guide_predicts(
+    environment: dict[str, str], documented: Callable[[str], str], guide: Guide, tmp_path: Path
+) -> None:
+    slurm = {"SLURM_CONF": environment["SLURM_CONF"]}
+    command = documented("python -m launcher job.yaml --engine slurm --ranks 4 --dry-run")
+    lines = guide(command, **slurm).stdout.splitlines()
+    assert lines[0] == "#!/bin/bash"
+    assert "#SBATCH --ntasks=4" in lines
+    assert f" --output {tmp_path}/job/runs/" in lines[-1]
+    assert not (tmp_path / "job" / "runs").exists()
+
+    done = guide(command.removesuffix(" --dry-run"), **slurm)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "launcher: batch job 1 is submitted" in done.stderr
+    assert "3 batches by 4 ranks" in done.stdout
+
+
+def test_the_exit_code_of_a_batch_job_is_that_of_the_launcher(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
     command = [sys.executable, "-m", "launcher", "--engine=slurm", "--ranks=2", "--output=out"]
-    shown = run([*command, "--dry-run"], environment, tmp_path)
-    lines = shown.stdout.splitlines()
-    assert lines[0] == "#!/bin/bash"
-    assert "#SBATCH --ntasks=2" in lines
-    assert f"-m launcher --engine=slurm --ranks=2 --output=out --output {tmp_path}/out" in lines[-1]
-    assert not (tmp_path / "out").exists()
-
-    done = run(command, environment, tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "launcher: batch job 1 is submitted" in done.stderr
-    assert "verified     3 batches by 2 ranks" in done.stdout
-
-    wrong = run([*command, "--checkpoint=nowhere"], environment, tmp_path)
+    wrong = run([*command, "--strategy=nowhere"], environment, tmp_path)
     assert wrong.returncode == 2
+    assert "launcher: batch job 1 is submitted" in wrong.stderr
     assert "nowhere" in wrong.stdout
 
 
