@@ -13,8 +13,17 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from launcher.text import plural, seconds
-from workers.protocol import PHASES, Done, Expected, Failed, Message, PhaseEntered, Prediction
+from launcher.text import plural, seconds, size
+from workers.protocol import (
+    PHASES,
+    Done,
+    Expected,
+    Failed,
+    Fetched,
+    Message,
+    PhaseEntered,
+    Prediction,
+)
 from workers.spec import WorkerSpec
 
 TELL_EVERY_S = 10.0  # between two lines about the batches, where there is no terminal
@@ -32,7 +41,8 @@ class Board:
     expected: dict[int, int] = field(default_factory=dict)  # rank -> batches it will send
     batches: int = 0  # whose outputs have come
     first_batch_s: float = 0.0
-    told_s: float = 0.0  # when the latest line about batches was worth it
+    fetched: dict[int, Fetched] = field(default_factory=dict)  # of each rank, the latest
+    told_s: float = 0.0  # when the latest line about batches, or bytes, was worth it
 
     def note(self, message: Message, at_s: float) -> list[str]:
         """Take in a message; return the lines it is worth."""
@@ -41,6 +51,11 @@ class Board:
                 self.phase[rank] = phase
                 self.entered_s[rank, phase] = at_s
                 return self._reached(phase)
+            case Fetched(rank):
+                self.fetched[rank] = message
+                if at_s - self.told_s >= TELL_EVERY_S:
+                    self.told_s = at_s
+                    return [f"{at_s:6.1f} s  load     {self._fetched()}"]
             case Expected(rank, batches):
                 self.expected[rank] = batches
             case Prediction():
@@ -57,6 +72,13 @@ class Board:
                 first_line = text.strip().partition("\n")[0]
                 return [f"{at_s:6.1f} s  rank {rank} failed in {phase}: {kind}: {first_line}"]
         return []
+
+    def _fetched(self) -> str:
+        here, total = (
+            sum(getattr(told, name) for told in self.fetched.values())
+            for name in ("nbytes", "total")
+        )
+        return f"{size(here)} of {size(total)} fetched"
 
     @property
     def total(self) -> int:
@@ -141,4 +163,6 @@ class Progress(AbstractContextManager["Progress"]):
             return Text(seconds(left_s - entered_s), style="green")
         if self._board.ended.get(rank) == "failed":
             return Text("failed", style="bold red")
-        return Text(seconds(now_s - entered_s), style="yellow")
+        told = self._board.fetched.get(rank) if phase == "load" else None
+        share = f" {100 * told.nbytes // max(told.total, 1)}%" if told else ""
+        return Text(seconds(now_s - entered_s) + share, style="yellow")

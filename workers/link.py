@@ -23,6 +23,7 @@ from workers.protocol import (
     Done,
     Expected,
     Failed,
+    Fetched,
     Message,
     Offered,
     PhaseEntered,
@@ -87,6 +88,11 @@ class Link:
     def waiting(self, peer: int, doing: str) -> None:
         """Say whom this rank waits for. Returns at once: the rank goes on waiting."""
         self._send(Waiting(self.rank, peer, doing))
+        self._awaited += 1
+
+    def fetched(self, nbytes: int, total: int) -> None:
+        """Say how far this rank is with fetching its slices. Returns at once."""
+        self._send(Fetched(self.rank, nbytes, total))
         self._awaited += 1
 
     def failed(self, error: BaseException) -> None:

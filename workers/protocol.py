@@ -53,6 +53,15 @@ class PhaseEntered:
 
 
 @dataclass(frozen=True)
+class Fetched:
+    """A rank that loads remote files is so far with them."""
+
+    rank: int
+    nbytes: int  # that are here
+    total: int
+
+
+@dataclass(frozen=True)
 class Rows:
     """Which rows of the whole outputs a batch is, where the ranks share the data."""
 
@@ -162,7 +171,8 @@ class Done:
 
 
 Message: TypeAlias = (
-    "PhaseEntered | Expected | Offered | Prediction | PredictionDigest | Waiting | Failed | Done"
+    "PhaseEntered | Fetched | Expected | Offered | Prediction | PredictionDigest | Waiting"
+    " | Failed | Done"
 )
 
 
@@ -296,6 +306,10 @@ def _read_phase(fields: Mapping[str, Any]) -> PhaseEntered:
     return PhaseEntered(_count(fields["rank"]), _phase(fields["phase"]))
 
 
+def _read_fetched(fields: Mapping[str, Any]) -> Fetched:
+    return Fetched(*(_count(fields[name]) for name in ("rank", "nbytes", "total")))
+
+
 def _read_expected(fields: Mapping[str, Any]) -> Expected:
     return Expected(_count(fields["rank"]), _count(fields["batches"]))
 
@@ -360,6 +374,7 @@ def _read_done(fields: Mapping[str, Any]) -> Done:
 
 _READERS: Mapping[str, Callable[[Mapping[str, Any]], Message]] = {
     "PhaseEntered": _read_phase,
+    "Fetched": _read_fetched,
     "Expected": _read_expected,
     "Offered": _read_offered,
     "PredictionDigest": _read_digest,

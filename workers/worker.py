@@ -32,6 +32,7 @@ from workers.resharding.memory import require_memory
 from workers.resharding.plan import plan_rank
 from workers.resharding.remote.address import shown
 from workers.resharding.remote.cache import Cache
+from workers.resharding.remote.planned import Watch
 from workers.resharding.wanted import matches
 from workers.runtimes.runtime import Evaluator, OnDevice, Runtime, WantedParameter
 from workers.spec import WorkerSpec
@@ -182,7 +183,7 @@ class _Life:
         Returns:
             the bytes read from files, the bytes of the slices, the parameters that no file has.
         """
-        slices, bytes_read = read_slices(self._spec, wanted)
+        slices, bytes_read = read_slices(self._spec, wanted, self._link.fetched)
         bytes_held = sum(array.nbytes for array in slices.values())
         initial = tuple(name for name in wanted if name not in slices)
         if initial:
@@ -242,9 +243,13 @@ class _Life:
 
 
 def read_slices(
-    spec: WorkerSpec, wanted: Mapping[str, WantedParameter]
+    spec: WorkerSpec, wanted: Mapping[str, WantedParameter], watch: Watch | None = None
 ) -> tuple[Mapping[str, np.ndarray], int]:
-    """Return this rank's slice of every parameter, and how many bytes of files that took."""
+    """Return this rank's slice of every parameter, and how many bytes of files that took.
+
+    Args:
+        watch: is told how far it is while remote files are fetched.
+    """
     needed = [name for name in wanted if not matches(name, spec.allow_missing)]
     if spec.checkpoint is None and not needed:
         return {}, 0
@@ -261,7 +266,7 @@ def read_slices(
         raise CheckpointChangedError(shown(spec.checkpoint))
     plan = plan_rank(checkpoint, wanted, spec.rank, spec.allow_missing)
     require_memory(plan)
-    return execute(plan), plan.bytes_to_read
+    return execute(plan, watch), plan.bytes_to_read
 
 
 def _device_memory_bytes(runtime: Runtime) -> int | None:

@@ -31,6 +31,7 @@ PRELOAD: Mapping[str, tuple[str, ...]] = {
     "simulated": ("workers.runtimes.simulated",),
     "cpu": ("workers.runtimes.single",),
 }
+PRELOAD_FOR_WEB = ("workers.resharding.remote.http_store",)
 END_S = 10.0  # for the fork server to kill the ranks; it needs milliseconds
 
 
@@ -119,7 +120,10 @@ class LocalEngine:
             time.sleep(0.01)  # they are no children of ours: nobody would wake us
 
     def _command(self, end: int) -> list[str]:
-        modules = PRELOAD.get(self._specs[0].device, ())
+        spec = self._specs[0]
+        modules = PRELOAD.get(spec.device, ())
+        if modules and (spec.checkpoint or "").startswith(("http://", "https://")):
+            modules += PRELOAD_FOR_WEB
         return python_module("workers.fork_server", str(end), *modules)
 
     def _lost(self, at_s: float) -> EngineLost:

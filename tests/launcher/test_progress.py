@@ -8,7 +8,16 @@ from collections.abc import Iterator
 from rich.console import Console
 
 from launcher.progress import Board, Progress
-from workers.protocol import PHASES, Done, Expected, Failed, PhaseEntered, Prediction, RankReport
+from workers.protocol import (
+    PHASES,
+    Done,
+    Expected,
+    Failed,
+    Fetched,
+    PhaseEntered,
+    Prediction,
+    RankReport,
+)
 from workers.spec import WorkerSpec
 
 Specs = tuple[WorkerSpec, ...]
@@ -90,6 +99,15 @@ def test_the_rate_and_the_time_that_is_left_are_told(specs: Specs) -> None:
         "  14.0 s  predict  4 of 12 batches, 0.25 a second, 32.0 s left",
         "  26.0 s  predict  7 of 12 batches, 0.25 a second, 20.0 s left",
     ]
+
+
+def test_a_long_download_is_told_in_lines_for_all_ranks(specs: Specs) -> None:
+    board = Board(2)
+    assert board.note(Fetched(0, 1 << 20, 4 << 20), 3.0) == []
+    assert board.note(Fetched(1, 2 << 20, 4 << 20), 12.0) == [
+        "  12.0 s  load     3.0 MiB of 8.0 MiB fetched"
+    ]
+    assert board.note(Fetched(0, 3 << 20, 4 << 20), 15.0) == []
 
 
 def test_batches_that_nobody_counted_have_a_rate_but_no_end() -> None:

@@ -14,6 +14,7 @@ from workers import protocol
 from workers.protocol import (
     Done,
     Failed,
+    Fetched,
     Message,
     PhaseEntered,
     Prediction,
@@ -33,6 +34,7 @@ REPORT = RankReport({"load": 0.5, "predict": 2.0}, 1024, 512, 1 << 30, batches=3
     [
         PhaseEntered(3, "load"),
         PredictionDigest(1, 0, ((2, 3), ()), ("float32", "int64"), ("ab", "cd"), "ef"),
+        Fetched(2, 10**12, 10**13),
         Waiting(2, 1, "AllReduce after MatMul"),
         Failed(1, "load", "OSError", "no such file: 'ä'", "Traceback ...", 2),
         Failed(1, "predict", "PeerLostError", "rank 2 is gone", "", 1, echo_of=2),

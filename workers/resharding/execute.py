@@ -13,7 +13,7 @@ from workers.resharding.dtypes import STORAGE
 from workers.resharding.file_bytes import FileBytes, OpenFiles
 from workers.resharding.plan import FileRead, LoadPlan, SlicePlan
 from workers.resharding.region import Region
-from workers.resharding.remote.planned import fetched
+from workers.resharding.remote.planned import Watch, fetched
 from workers.resharding.strided import box_of_block, pieces
 
 _MOST_OPEN = 256  # files; a process may often open 1024
@@ -21,8 +21,11 @@ _HUGE_PAGE = 2 << 20  # bytes, of x86-64 and of arm64 with pages of 4 KiB
 _ALIGNMENT = 64  # bytes; what MindSpore asks of a tensor that it takes without a copy
 
 
-def execute(plan: LoadPlan) -> dict[str, NDArray[Any]]:
+def execute(plan: LoadPlan, watch: Watch | None = None) -> dict[str, NDArray[Any]]:
     """Return the planned slices as fresh arrays; bfloat16 as uint16.
+
+    Args:
+        watch: is told how far it is while remote files are fetched.
 
     Raises:
         FileChangedError: a file was written after its index was read, or during the copy.
@@ -37,7 +40,7 @@ def execute(plan: LoadPlan) -> dict[str, NDArray[Any]]:
         copies.sort(key=lambda copy: (str(copy[0].path), copy[0].offset))
         most_open = 1
     # Otherwise slice by slice: a slice that is made of several files stays in the caches.
-    with fetched(plan) as mirrors, OpenFiles(plan.files, most_open, mirrors) as files:
+    with fetched(plan, watch) as mirrors, OpenFiles(plan.files, most_open, mirrors) as files:
         for read, target in copies:
             _copy_box(files[read.path], target, read)
     return arrays

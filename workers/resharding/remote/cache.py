@@ -18,6 +18,7 @@ from pathlib import Path
 
 from workers.resharding.remote.errors import CacheError
 from workers.resharding.remote.ranges import Range
+from workers.resharding.remote.ranges import size as size_of
 
 FOLDER_VARIABLE, SIZE_VARIABLE = "LAUNCHER_CACHE", "LAUNCHER_CACHE_SIZE"
 DEFAULT_SIZE = "64G"
@@ -100,7 +101,7 @@ class Cache:
         Raises:
             CacheError: there is no room.
         """
-        needed = sum(stop - start for start, stop in ranges)
+        needed = size_of(ranges)
         own = os.fstat(descriptor).st_ino
         with _locked(self.folder / "lock"):
             kept = sorted(_data_files(self.folder), key=lambda found: found[1].st_mtime_ns)

@@ -20,7 +20,7 @@ from workers.resharding.remote.cache import Entry
 from workers.resharding.remote.errors import DigestError, PassingError, RangesIgnoredError
 from workers.resharding.remote.patience import patiently
 from workers.resharding.remote.progress import Progress
-from workers.resharding.remote.ranges import Range, cut, merged, without
+from workers.resharding.remote.ranges import Range, cut, merged, size, without
 from workers.resharding.remote.store import Store, open_store
 
 GAP_NBYTES = 256 << 10  # fetched along when that saves a request
@@ -69,6 +69,10 @@ class Mirror:
         """What changes when somebody writes the remote file."""
         url, tag = (_number(text) for text in (self.file.url, str(self._version)))
         return FileIdentity(-1, url, self.size, tag)
+
+    def held(self) -> list[Range]:
+        """Return what is here, whichever process fetched it; none of it was checked."""
+        return merged(self._entry.journal())
 
     def ensure(self, ranges: Iterable[Range]) -> None:
         """Have ranges of the file here, and know that they are what the server gave.
@@ -124,7 +128,7 @@ class Mirror:
 
     def _fetch(self, parts: list[Range]) -> None:
         self._entry.cache.reserve(self.descriptor, parts)
-        with Progress(str(self.file), sum(stop - start for start, stop in parts)) as progress:
+        with Progress(str(self.file), size(parts)) as progress:
             try:
                 for part in _in_turn(self._fetch_part, parts):
                     progress.add(part[1] - part[0])

@@ -39,6 +39,11 @@ def without(ranges: Sequence[Range], held: Sequence[Range]) -> list[Range]:
     return left
 
 
+def size(ranges: Iterable[Range]) -> int:
+    """Return how many bytes ranges are that do not overlap."""
+    return sum(stop - start for start, stop in ranges)
+
+
 def cut(ranges: Iterable[Range], most: int) -> list[Range]:
     """Return the same bytes in ranges of at most ``most``."""
     return [

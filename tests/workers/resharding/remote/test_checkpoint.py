@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+
 import numpy as np
 import pytest
 
@@ -70,6 +73,31 @@ def test_a_rank_fetches_what_its_plan_reads_and_little_more(server, trained, wan
     assert plan.bytes_to_read - 4096 < server.nbytes - headers <= plan.bytes_to_read
     files = sum(file.stat().st_size for file in server.folder.rglob("*.ckpt"))
     assert headers < files / 10
+
+
+def test_while_it_waits_for_files_a_rank_hears_how_far_it_is(
+    server, trained, want, cache, monkeypatch
+):
+    monkeypatch.setattr("workers.resharding.remote.planned._WATCH_S", 0.01)
+    checkpoint = open_checkpoint(*trained, None, cache)
+    plan = plan_rank(checkpoint, {"w": want((512, 1024), ROWS)}, 0)
+    told = []
+    heard = threading.Event()
+
+    async def hold_back_the_second(request):
+        while len(server.data) > asked + 1 and not heard.is_set():
+            await asyncio.sleep(0.001)
+
+    def watch(nbytes, total):
+        told.append((nbytes, total))
+        if 0 < nbytes < total:
+            heard.set()
+
+    asked = len(server.data)
+    server.always = hold_back_the_second
+    execute(plan, watch)
+    assert heard.is_set() and all(total == plan.bytes_to_read for _, total in told)
+    assert told == sorted(set(told))
 
 
 def test_gaps_are_fetched_along_only_if_they_are_small(server, save, want, cache):
