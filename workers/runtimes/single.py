@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import mindspore
@@ -13,6 +14,7 @@ from workers.runtimes.evaluation import Deliver, Evaluation
 from workers.runtimes.runtime import WantedParameter
 from workers.runtimes.user_code import make_batches, make_network, predicted
 from workers.spec import WorkerSpec
+from workers.spmd.initial import InitialValues, deferred
 from workers.spmd.world import set_world
 from workers.tensors import as_arguments, to_arrays, to_tensor
 from workers.user_data import make_data
@@ -25,6 +27,7 @@ class SingleRuntime:
         self._spec = spec
         self._network: Any = None
         self._model: Any = None
+        self._initial = InitialValues()
         self._first: tuple[Any, ...] = ()
         self._batches: Iterator[tuple[Any, ...]] = iter(())
         self._evaluation: Evaluation | None = None
@@ -32,7 +35,10 @@ class SingleRuntime:
     def open(self) -> None:
         """Build the network and its input; the device is MindSpore's choice if not the CPU."""
         self._enter_world()
-        self._network = make_network(self._spec)
+        with deferred() if self._spec.allow_missing else nullcontext():
+            self._network = make_network(self._spec)
+        parameters = self._network.get_parameters()
+        self._initial = InitialValues(parameters, self._spec.allow_missing)
         self._model = mindspore.Model(self._network)
         if self._evaluates:
             self._evaluation = Evaluation(self._spec)
@@ -53,8 +59,10 @@ class SingleRuntime:
     def load(self, slices: Mapping[str, np.ndarray]) -> None:
         """Put each parameter on the memory of its array, without a copy."""
         for parameter in self._network.get_parameters():
-            if parameter.name in slices:
-                parameter.set_data(to_tensor(slices[parameter.name], str(parameter.dtype)))
+            array = slices.get(parameter.name)
+            if array is None:
+                array = self._initial.take_whole(parameter.name)
+            parameter.set_data(to_tensor(array, str(parameter.dtype)))
 
     def compile(self) -> None:
         """Compile for the first batch; batches of its shape reuse that."""

@@ -7,7 +7,8 @@ in every run, and each rank cuts its slice out of them.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import mindspore
@@ -33,11 +34,30 @@ class InitialValues:
 
     def take(self, name: str, placed: Placed, rank: int) -> np.ndarray:
         """Return what a rank holds of a parameter, once; bfloat16 as uint16."""
+        whole = self.take_whole(name)
+        return np.array(whole[placed.layout.region(rank, placed.value.shape).as_slices()])
+
+    def take_whole(self, name: str) -> np.ndarray:
+        """Return a whole parameter, once; bfloat16 as uint16."""
         source = self._sources.pop(name)
         whole: np.ndarray = (_initialised(source, name) if source.has_init else source).asnumpy()
         self.checksums[name] = checksum(whole)
-        part = np.array(whole[placed.layout.region(rank, placed.value.shape).as_slices()])
-        return part.view(np.uint16) if part.dtype == bfloat16 else part
+        return whole.view(np.uint16) if whole.dtype == bfloat16 else whole
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """Let parameters of networks that are built in the block hold nothing yet, on any device."""
+    before = {
+        name: mindspore.get_auto_parallel_context(name) for name in ("parallel_mode", "device_num")
+    }
+    mindspore.set_auto_parallel_context(parallel_mode="semi_auto_parallel", device_num=1)
+    try:
+        yield
+    finally:
+        mindspore.reset_auto_parallel_context()
+        if before["parallel_mode"] != "stand_alone":
+            mindspore.set_auto_parallel_context(**before)
 
 
 def _initialised(lazy: Any, name: str) -> Any:

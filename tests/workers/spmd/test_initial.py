@@ -13,7 +13,7 @@ from mindspore.common.initializer import Normal, initializer
 
 from workers.resharding.layout import Layout
 from workers.spmd.capture import set_parallel_context
-from workers.spmd.initial import InitialValues
+from workers.spmd.initial import InitialValues, deferred
 
 GRID = Layout((2, 4), ((0,), (1,)))
 
@@ -67,3 +67,17 @@ def test_bfloat16_comes_as_its_bits() -> None:
 
 def test_only_parameters_that_a_pattern_names_are_kept() -> None:
     assert InitialValues([normal()], ["body.*"])._sources == {}
+
+
+@pytest.mark.parametrize("mode", ["stand_alone", "data_parallel"])
+def test_a_network_for_one_device_gets_the_same_values(mode: str) -> None:
+    ms.reset_auto_parallel_context()
+    if mode != "stand_alone":
+        ms.set_auto_parallel_context(parallel_mode=mode, device_num=2)
+    with deferred():
+        head = normal()
+    assert ms.get_auto_parallel_context("parallel_mode") == mode
+    np.random.seed(zlib.crc32(b"head.weight"))
+    whole = initializer(Normal(0.5), (4, 8), ms.float32).init_data().asnumpy()
+    found = InitialValues([head], ["head.*"]).take_whole("head.weight")
+    np.testing.assert_array_equal(found, whole)
