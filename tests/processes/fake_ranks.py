@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -22,6 +23,8 @@ import numpy as np
 from workers.data_files import DataFiles
 from workers.errors import PeerLostError
 from workers.spec import WorkerSpec
+from workers.spmd.collectives import all_reduce
+from workers.spmd.transport import connect
 
 
 class Healthy:
@@ -223,3 +226,30 @@ class ShowsItsCores(Healthy):
 
     def predict(self, batch: tuple[np.ndarray]) -> tuple[np.ndarray]:
         return (np.array(sorted(os.sched_getaffinity(0))),)
+
+
+class MeetsThroughMpi(Healthy):
+    """The output is the sum of what the ranks have."""
+
+    def compile(self) -> None:
+        self.line = connect(replace(self.spec, transport="mpi"))
+
+    def batches(self) -> Iterator[tuple[np.ndarray]]:
+        yield from super().batches()
+        self.line.close()
+
+    def predict(self, batch: tuple[np.ndarray]) -> tuple[np.ndarray]:
+        everybody = tuple(range(self.spec.rank_size))
+        return (all_reduce(self.line, everybody, batch[0] + 1, "sum", "AllReduce"),)
+
+    def waiting_for(self) -> tuple[int, str] | None:
+        return self.line.waiting_for
+
+
+class DiesAmongMpi(MeetsThroughMpi):
+    """Rank 1 is killed while the others wait for it in a collective."""
+
+    def predict(self, batch: tuple[np.ndarray]) -> tuple[np.ndarray]:
+        if self.odd and batch[0][0, 0] == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().predict(batch)

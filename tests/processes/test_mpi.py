@@ -85,6 +85,24 @@ def test_a_slot_that_is_killed_ends_the_job(
     until(lambda: living() == [])
 
 
+def test_ranks_in_slots_reach_each_other_through_mpi(start: Start, folder: RunFolder) -> None:
+    mpirun = start("MeetsThroughMpi", *INSIDE)
+    said, _ = mpirun.communicate()
+    assert mpirun.returncode == 0, said
+    predicted = np.load(folder.predictions())  # three batches of two rows: 0, 1 and 2
+    np.testing.assert_array_equal(predicted[:, 0], [3, 3, 6, 6, 9, 9])
+
+
+def test_a_rank_killed_among_ranks_that_wait_in_mpi_is_the_cause(
+    start: Start, living: Living
+) -> None:
+    mpirun = start("DiesAmongMpi", *INSIDE)
+    said, _ = mpirun.communicate()
+    assert mpirun.returncode == 137, said
+    assert "cause SIGKILL of rank 1" in said
+    assert living() == []
+
+
 def test_a_launcher_that_calls_mpirun_itself_has_the_exit_code_of_the_rank_that_failed(
     start: Start, living: Living
 ) -> None:
