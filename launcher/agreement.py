@@ -30,9 +30,10 @@ class VerificationError(LauncherError):
 class Agreement:
     """What every rank said of every batch, until all of them have said the same of it."""
 
-    def __init__(self, ranks: Iterable[int]) -> None:
-        self.batches = 0  # that all ranks agree on
-        self._delivered = dict.fromkeys(sorted(ranks), 0)
+    def __init__(self, ranks: Iterable[int], before: int = 0) -> None:
+        """Begin behind so many batches that an earlier run has verified."""
+        self.batches = before  # that all ranks agree on
+        self._delivered = dict.fromkeys(sorted(ranks), before)
         self._open: dict[int, dict[int, PredictionDigest]] = {}
 
     def add(self, digest: PredictionDigest) -> None:

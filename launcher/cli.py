@@ -295,6 +295,9 @@ def _add_place_flags(parser: argparse.ArgumentParser) -> None:
         "--output", metavar="DIR", help="where the result goes (default: runs/<time>)"
     )
     group.add_argument(
+        "--resume", action="store_true", help="go on from the last whole batch in --output"
+    )
+    group.add_argument(
         "--phase-timeout", type=float, metavar="S", help="seconds for each phase (default: 600)"
     )
 

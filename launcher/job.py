@@ -263,6 +263,8 @@ class Job(BaseModel):
     """File that holds the key by which hosts know each other; else LAUNCHER_CLUSTER_KEY does."""
     output: AbsolutePath | None = None
     """Folder for predictions, summary and logs; runs/<time> by default."""
+    resume: bool = False
+    """Go on from the last whole batch of the same run in output, if it was killed or failed."""
     timeout: Seconds = 3600.0
     """Seconds that the whole run may take."""
     phase_timeout: Seconds = 600.0
@@ -298,6 +300,13 @@ class Job(BaseModel):
         if name is None and info.data.get("task") == task:
             raise ValueError("missing", "add it")
         return name
+
+    @field_validator("resume")
+    @classmethod
+    def _where(cls, asked: bool, info: ValidationInfo) -> bool:
+        if asked and info.data.get("output") is None:
+            raise ValueError("nobody knows which run to resume", "name its output folder")
+        return asked
 
     @field_validator("check_single")
     @classmethod

@@ -86,7 +86,7 @@ def _run(prepared: Prepared, watch: Callable[[Message], None]) -> Result:
         folder.rank_table.write_bytes(job.rank_table.read_bytes())
     started_s = time.monotonic()
     limits = Limits(total_s=job.timeout, phase_s=job.phase_timeout)
-    outcome = run_ranks(specs, folder, limits, watch, prepared.starter)
+    outcome = run_ranks(specs, folder, limits, watch, prepared.starter, job.resume)
     labelled = job.task == "eval" and bool(outcome.outputs)
     predictions = outcome.outputs[:-1] if labelled else outcome.outputs
     result = Result(

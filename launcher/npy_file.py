@@ -15,14 +15,26 @@ HEADER_BYTES = 512  # fixed, so that the header can be written again when the sh
 class GrowingNpy:
     """A .npy file that is valid from the beginning, and complete whenever ``commit`` returns."""
 
-    def __init__(self, path: Path, dtype: np.dtype, item_shape: tuple[int, ...]) -> None:
-        """Create the file with no rows; ``item_shape`` is the shape of one row."""
+    def __init__(
+        self, path: Path, dtype: np.dtype, item_shape: tuple[int, ...], keep: int = 0
+    ) -> None:
+        """Create the file with no rows; ``item_shape`` is the shape of one row.
+
+        Args:
+            keep: so many rows of the file that is there stay; they must be of this kind.
+
+        Raises:
+            ValueError: there is no such file, or its rows are of another kind.
+        """
         self.path = path
         self._dtype, self._item_shape = dtype.newbyteorder("<"), item_shape
         self._row_bytes = math.prod(item_shape) * dtype.itemsize
-        self._end, self._rows = HEADER_BYTES, 0
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-        self._write(_header(self._dtype, (0, *item_shape)), 0)
+        self._end, self._rows = HEADER_BYTES + keep * self._row_bytes, keep
+        if keep:
+            self._require_rows(keep)
+        fresh = 0 if keep else os.O_CREAT | os.O_TRUNC
+        self._file = os.open(path, os.O_RDWR | os.O_CLOEXEC | fresh, 0o644)
+        self.show(keep)
 
     def append(self, rows: np.ndarray) -> int:
         """Add rows behind those that are there; return how many there are then."""
@@ -56,6 +68,14 @@ class GrowingNpy:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
+
+    def _require_rows(self, count: int) -> None:
+        there = np.load(self.path, mmap_mode="r")
+        if (there.dtype, there.shape[1:]) != (self._dtype, self._item_shape) or len(there) < count:
+            raise ValueError(
+                f"{self.path} holds {there.dtype} of shape {there.shape}, not {count} rows of"
+                f" {self._dtype} of shape {self._item_shape}"
+            )
 
     def _bytes_of(self, rows: np.ndarray) -> memoryview:
         return np.ascontiguousarray(rows, self._dtype).reshape(-1).view(np.uint8).data

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from array import array
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
 from launcher.agreement import Agreement, VerificationError
+from launcher.journal import NOTHING, Journal, Reached
 from launcher.result_files import ResultFiles
 from launcher.run_folder import RunFolder
 from launcher.shares import Shares
@@ -58,12 +59,21 @@ class PredictionFiles(Protocol):
 class CommonFiles:
     """Every rank predicts every batch: rank 0 sends the outputs, and all must agree on them."""
 
-    def __init__(self, ranks: Iterable[int], folder: RunFolder, labelled: bool = False) -> None:
-        self._agreement = Agreement(ranks)
-        self._results = ResultFiles(folder, labelled)
-        self._written: deque[tuple[int, ...]] = deque()  # rows behind each unverified batch
-        self._verified: tuple[int, ...] = ()  # rows behind the last verified batch
-        self.batch_ends = array("q")  # in the first file; eight bytes a batch
+    def __init__(
+        self,
+        ranks: Sequence[int],
+        folder: RunFolder,
+        labelled: bool = False,
+        journal: Journal | None = None,
+        before: Reached = NOTHING,
+    ) -> None:
+        self._agreement = Agreement(ranks, before.batches)
+        self._results = ResultFiles(folder, labelled, before.rows)
+        self._journal, self._before = journal, before
+        # of each unverified batch: the rows behind it, and what it was predicted from
+        self._written: deque[tuple[tuple[int, ...], str]] = deque()
+        self._verified = before.rows  # rows behind the last verified batch
+        self.batch_ends = array("q", before.uniform_ends() if labelled else ())
 
     @property
     def batches(self) -> int:
@@ -73,19 +83,14 @@ class CommonFiles:
         rank, batch = message.rank, message.batch
         if isinstance(message, Prediction) != (rank == OWNER_RANK):
             raise VerificationError(rank, batch, f"sent a {type(message).__name__}")
-        before = self.batches
+        verified = self.batches
         if isinstance(message, PredictionDigest):
             self._agreement.add(message)
         else:
             self._write(message)
-            self._agreement.add(
-                PredictionDigest.of(rank, batch, message.outputs, message.inputs)
-            )
-        for _ in range(self.batches - before):
-            self._verified = self._written.popleft()
-            self.batch_ends.append(self._verified[0])
-        if self.batches > before:
-            self._results.show(self._verified)
+            self._agreement.add(PredictionDigest.of(rank, batch, message.outputs, message.inputs))
+        if self.batches > verified:
+            self._show_verified()
 
     def publish(self, reports: Mapping[int, RankReport]) -> tuple[Path, ...]:
         self._agreement.finish(reports)
@@ -94,7 +99,7 @@ class CommonFiles:
 
     def salvage(self) -> tuple[Path, ...]:
         with suppress(OSError):  # a full disk is a reason to be here; the cause is told already
-            if self.batches:
+            if self._results.paths and self.batches:
                 self._results.commit(self._verified, scalars=self.batches == 1)
                 return self._results.paths
         self._results.discard()
@@ -104,16 +109,41 @@ class CommonFiles:
         self._results.close()
 
     def _write(self, message: Prediction) -> None:
+        goes_on = message.batch == self._before.batches
+        if goes_on and self._before.inputs not in ("", message.inputs):
+            raise VerificationError(
+                message.rank,
+                message.batch,
+                "has other inputs than in the run that it should go on from; start over without"
+                " --resume",
+            )
         self._results.accept(message.rank, message.batch, message.outputs)
-        self._written.append(self._results.append(message.outputs))
+        self._written.append((self._results.append(message.outputs), message.inputs))
+
+    def _show_verified(self) -> None:
+        """Let readers see the batch that all ranks agree on now, and a later run go on from it."""
+        before = self._verified
+        self._verified, inputs = self._written.popleft()
+        self.batch_ends.append(self._verified[0])
+        self._results.show(self._verified)
+        if self._journal is not None:
+            self._journal.write(Reached(self.batches - 1, before, inputs))
 
 
 class SharedFiles:
     """Every rank predicts a share of the samples, and says which rows they are."""
 
-    def __init__(self, ranks: Iterable[int], folder: RunFolder, labelled: bool = False) -> None:
-        self._shares = Shares(ranks)
-        self._results = ResultFiles(folder, labelled)
+    def __init__(
+        self,
+        ranks: Sequence[int],
+        folder: RunFolder,
+        labelled: bool = False,
+        journal: Journal | None = None,
+        before: Reached = NOTHING,
+    ) -> None:
+        self._shares = Shares(ranks, before)
+        self._results = ResultFiles(folder, labelled, before.rows)
+        self._journal = journal
 
     @property
     def batches(self) -> int:
@@ -131,6 +161,8 @@ class SharedFiles:
         self._shares.add(rank, batch, message.rows, len(message.outputs[0]))
         self._results.place(message.outputs, message.rows)
         self._results.show(self._rows)
+        if self._journal is not None:
+            self._journal.write(self._shares.reached(len(self._results.paths)))
 
     def publish(self, reports: Mapping[int, RankReport]) -> tuple[Path, ...]:
         self._shares.finish(reports)

@@ -20,8 +20,14 @@ from workers.protocol import Rows
 class ResultFiles:
     """One file for each array that the batches are made of."""
 
-    def __init__(self, folder: RunFolder, labelled: bool) -> None:
-        """Make no file yet; ``labelled``: the last array of each batch are its labels."""
+    def __init__(self, folder: RunFolder, labelled: bool, keep: Sequence[int] = ()) -> None:
+        """Make no file yet.
+
+        Args:
+            labelled: the last array of each batch are its labels.
+            keep: rows of each file that an earlier run has left, and this one goes on from.
+        """
+        self._keep = keep
         self._folder, self._labelled = folder, labelled
         self._first: tuple[np.ndarray, ...] = ()  # batch 0 without its rows: shapes and dtypes
         self._files: tuple[GrowingNpy, ...] = ()
@@ -39,10 +45,7 @@ class ResultFiles:
         """
         if not self._first:
             self._first = tuple(np.empty_like(a[:0] if a.ndim else a) for a in arrays)
-            self._files = tuple(
-                GrowingNpy(partial_of(path), a.dtype, a.shape[1:])
-                for path, a in zip(self._named(), arrays, strict=True)
-            )
+            self._files = self._make(rank, batch)
         if len(arrays) != len(self._first):
             what = f"has {len(arrays)} outputs, not {len(self._first)} as before"
             raise VerificationError(rank, batch, what)
@@ -50,6 +53,16 @@ class ResultFiles:
             if _kind(array) != _kind(first):
                 what = f"has {_kind(array)} in output {index}, which cannot follow the"
                 raise VerificationError(rank, batch, f"{what} {_kind(first)} of batch 0")
+
+    def _make(self, rank: int, batch: int) -> tuple[GrowingNpy, ...]:
+        keep = self._keep or [0] * len(self._first)
+        try:
+            return tuple(
+                GrowingNpy(partial_of(path), a.dtype, a.shape[1:], rows)
+                for path, a, rows in zip(self._named(), self._first, keep, strict=True)
+            )
+        except ValueError as error:
+            raise VerificationError(rank, batch, f"cannot go on there: {error}") from error
 
     def append(self, arrays: Sequence[np.ndarray]) -> tuple[int, ...]:
         """Add a batch; return how many rows each file then has."""

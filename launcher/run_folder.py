@@ -32,6 +32,11 @@ class RunFolder:
         return self.root / "summary.json"
 
     @property
+    def progress(self) -> Path:
+        """How far a run has come that is not finished, for the next one to go on from."""
+        return self.root / "progress.json"
+
+    @property
     def rank_table(self) -> Path:
         """The table as this run used it, for RANK_TABLE_FILE."""
         return self.root / "rank_table.json"
@@ -109,6 +114,7 @@ class RunFolder:
             if path.stem in ("predictions", "labels")
             or path.stem.removeprefix("predictions_").isdecimal()
         ]
+        self.progress.unlink(missing_ok=True)
         for path in self._arrays(".partial.npy"):
             path.unlink()
         if results:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import zmq
 
@@ -23,6 +24,7 @@ from launcher.engines.local import LocalStarter
 from launcher.errors import SystemFailedError, reason_of
 from launcher.events import Cause, Event, Heard, Interrupted, ResultRefused, Tick
 from launcher.interrupts import Interrupts
+from launcher.journal import NOTHING, Journal, Reached, read_reached
 from launcher.outcome import Limits, Outcome, RootCause
 from launcher.prediction_files import CommonFiles, PredictionFiles, SharedFiles
 from launcher.run_folder import RunFolder
@@ -30,6 +32,10 @@ from launcher.supervision import Supervision
 from workers.protocol import Done, Message, Prediction, PredictionDigest, RankReport
 from workers.spec import CollectorAddress, WorkerSpec
 
+_IDENTITY = (
+    *("task", "parallel_mode", "rank_size", "device", "network", "network_args", "predict_data"),
+    *("batch_size", "checkpoint", "checkpoint_version", "strategy"),
+)
 LONGEST_WAIT_S = 60.0  # poll() cannot wait for ever
 
 
@@ -39,22 +45,29 @@ def run_ranks(
     limits: Limits,
     watch: Callable[[Message], None],
     starter: Starter = LocalStarter(),
+    resume: bool = False,
 ) -> Outcome:
     """Start the ranks, collect what they predict, and leave no process behind.
 
     Args:
         specs: one for each rank, without collector and job id.
         watch: is shown every message as it comes, to tell the user.
+        resume: go on from the last whole batch of the same run, if there is one in the folder.
 
     Raises:
+        JobError: what is in the folder is of another run.
         OSError: the folder cannot be written, or no process be started.
         SystemFailedError: something like it while ranks ran.
     """
     folder.create()
-    folder.set_aside_results()
-    ranks = [spec.rank for spec in specs]
+    ranks, run_identity = [spec.rank for spec in specs], _identity(specs[0])
+    before = read_reached(folder.progress, run_identity) if resume else NOTHING
+    if not before.batches:
+        folder.set_aside_results()
+    specs = [replace(spec, first_batch=before.batches) for spec in specs]
     with ExitStack() as stack:
-        files = stack.enter_context(closing(_result_files(specs, folder)))
+        journal = stack.enter_context(closing(Journal(folder.progress, run_identity, before)))
+        files = stack.enter_context(closing(_result_files(specs, folder, journal, before)))
         interrupts = stack.enter_context(Interrupts())
         collector = stack.enter_context(Collector(ranks, starter.collector))
         told = tell_ranks(specs, folder, collector.address)
@@ -67,6 +80,8 @@ def run_ranks(
             raise SystemFailedError(reason_of(error)) from error
         outputs = run.publish(supervision)
         partial = () if outputs else files.salvage()
+        if outputs:
+            journal.forget()
     cause = supervision.cause
     return Outcome(
         exit_code=0 if cause is None else cause.exit_code,
@@ -75,14 +90,24 @@ def run_ranks(
         reports=run.reports,
         outputs=outputs,
         batches=files.batches,
-        batch_ends=files.batch_ends,
+        batch_ends=files.batch_ends if specs[0].task == "eval" else (),
         partial=partial,
     )
 
 
-def _result_files(specs: Sequence[WorkerSpec], folder: RunFolder) -> PredictionFiles:
+def _identity(spec: WorkerSpec) -> dict[str, Any]:
+    """Return what two runs must have in common for one to go on from the other."""
+    return {name: getattr(spec, name) for name in _IDENTITY}
+
+
+def _result_files(
+    specs: Sequence[WorkerSpec], folder: RunFolder, journal: Journal, before: Reached
+) -> PredictionFiles:
     kind = SharedFiles if specs[0].shares_data else CommonFiles
-    return kind([spec.rank for spec in specs], folder, labelled=specs[0].task == "eval")
+    ranks, labelled = [spec.rank for spec in specs], specs[0].task == "eval"
+    if labelled and len(ranks) == 1:  # the metrics are in the memory of the rank
+        return kind(ranks, folder, labelled)
+    return kind(ranks, folder, labelled, journal, before)
 
 
 def tell_ranks(

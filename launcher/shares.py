@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import heapq
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from launcher.agreement import SAME_DATA, VerificationError
+from launcher.journal import NOTHING, Reached
 from workers.protocol import RankReport, Rows
 
 _FIX = (
@@ -18,14 +19,17 @@ _FIX = (
 class Shares:
     """Which rows of the whole outputs the ranks have delivered."""
 
-    def __init__(self, ranks: Iterable[int]) -> None:
-        self.rows = 0  # that are there without a gap
-        self.batches = 0  # that were delivered
+    def __init__(self, ranks: Sequence[int], before: Reached = NOTHING) -> None:
+        """Begin behind what an earlier run has verified."""
+        self.rows = before.rows[0] if before.rows else 0  # that are there without a gap
+        self.batches = before.batches  # that were delivered
         self._interleaved = False  # each rank has each n-th row, and not whole batches
-        self._ends = array("q")  # the row behind each batch of the part without a gap
-        self._batch_rows = 0  # of the first batch that came
-        self._batches = dict.fromkeys(sorted(ranks), 0)
-        self._samples = dict.fromkeys(self._batches, 0)
+        self._before = before
+        self._ends = array("q")  # the row behind each batch of the part without a gap, since then
+        self._batch_rows = self.rows // before.batches if before.batches else 0  # of a full one
+        dealt = range(before.batches)
+        self._batches = {rank: len(dealt[rank :: len(ranks)]) for rank in sorted(ranks)}
+        self._samples = dict.fromkeys(self._batches, self.rows // len(ranks))
         self._ahead: list[tuple[int, int]] = []  # first row and end of batches behind a gap
 
     def add(self, rank: int, batch: int, rows: Rows, count: int) -> None:
@@ -55,11 +59,22 @@ class Shares:
                 _, self.rows = heapq.heappop(self._ahead)
                 self._ends.append(self.rows)
 
+    def reached(self, files: int) -> Reached:
+        """Return what a later run may count on: all before the last batch of the whole part."""
+        if self._interleaved:
+            batches = max(0, min(self._batches.values()) - 1) * len(self._batches)
+            rows = batches * self._batch_rows
+        else:
+            whole = max(0, len(self._ends) - 1)
+            batches = self._before.batches + whole
+            rows = self._ends[-2] if whole else sum(self._before.rows[:1])
+        return Reached(batches, (rows,) * files, "")
+
     @property
     def batch_ends(self) -> Sequence[int]:
         """The row behind each batch, as one process would have had them."""
         if not self._interleaved:
-            return self._ends
+            return [*self._before.uniform_ends(), *self._ends]
         return [*range(self._batch_rows, self.rows, self._batch_rows), self.rows]
 
     def finish(self, reports: Mapping[int, RankReport]) -> None:

@@ -39,12 +39,23 @@ def share_of(spec: WorkerSpec) -> Share:
     """Return how the rank gets its share: from the user's own callable, or dealt by us."""
     if is_data_file(spec.predict_data):
         return Picked(spec)
-    return Sharded(spec) if is_sharded(spec) else Dealt(spec.rank, spec.rank_size)
+    return Sharded(spec) if is_sharded(spec) else Dealt(spec)
 
 
 def own_batches(spec: WorkerSpec, count: int) -> range:
     """Return the numbers of the batches that a rank predicts."""
-    return range(spec.rank, count, spec.rank_size) if spec.shares_data else range(count)
+    return _numbers(spec, spec.first_batch, count)
+
+
+def delivered_before(spec: WorkerSpec) -> int:
+    """Return how many batches of this rank an earlier run has delivered."""
+    return len(_numbers(spec, 0, spec.first_batch))
+
+
+def _numbers(spec: WorkerSpec, start: int, stop: int) -> range:
+    if not spec.shares_data:
+        return range(start, stop)
+    return range(start + (spec.rank - start) % spec.rank_size, stop, spec.rank_size)
 
 
 class Picked:
@@ -65,18 +76,19 @@ class Picked:
 class Dealt:
     """Every rank sees all batches and predicts each n-th of them, whole as they are."""
 
-    def __init__(self, rank: int, rank_size: int) -> None:
-        self._rank, self._rank_size = rank, rank_size
+    def __init__(self, spec: WorkerSpec) -> None:
+        self._spec = spec
         self.samples, self.seen = 0, ""
 
     def own(self, count: int) -> int:
-        return len(range(self._rank, count, self._rank_size))
+        return len(own_batches(self._spec, count))
 
     def of(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Rows]]:
         for number, batch in enumerate(batches):
             start, self.samples = self.samples, self.samples + samples_of(batch)
             self.seen = checksum(self.seen.encode(), *arrays_of(batch))
-            if number % self._rank_size == self._rank:
+            own = number % self._spec.rank_size == self._spec.rank
+            if own and number >= self._spec.first_batch:
                 yield batch, Rows(start)
 
 
@@ -88,14 +100,15 @@ class Sharded:
         self.samples, self.seen = samples_of_all_shards(spec), ""
 
     def own(self, count: int) -> int:
-        return count
+        return count - delivered_before(self._spec)
 
     def of(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Rows]]:
         start, step = self._spec.rank, self._spec.rank_size
-        for batch in batches:
-            if start == self._spec.rank:
+        for number, batch in enumerate(batches):
+            if number == 0:
                 self._require_each_nth(batch)
-            yield batch, Rows(start, step)
+            if number >= delivered_before(self._spec):
+                yield batch, Rows(start, step)
             start += step * samples_of(batch)
 
     def _require_each_nth(self, batch: Batch) -> None:

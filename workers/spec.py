@@ -50,6 +50,7 @@ class WorkerSpec:
     metrics: tuple[str, ...] = ()  # MindSpore's names, or callables
     batch_size: int | None = None  # given to the data's callable, if that takes it
     dataset_sink_mode: bool = False
+    first_batch: int = 0  # of the whole run; what lies before it was delivered by an earlier run
     checkpoint: str | None = None  # absolute pattern, may hold {rank}
     checkpoint_version: str | None = None  # of its files, when the launcher checked them
     strategy: str | None = None  # absolute path of the strategy file (or folder of stages)

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from workers.data import array_of, arrays_of, split_labels
-from workers.dealing import Share, require_row_for_each_sample, share_of
+from workers.dealing import Share, delivered_before, require_row_for_each_sample, share_of
 from workers.entry_point import load_entry_point
 from workers.errors import InputError, WorkerError
 from workers.link import Link, exit_code_of
@@ -147,7 +147,7 @@ class _Life:
         self._spec, self._runtime, self._link = spec, runtime, link
         self._seconds: dict[str, float] = {}
         self._phase, self._entered_s = "started", time.monotonic()
-        self._batches = 0  # that were delivered
+        self._batches = delivered_before(spec)
         self._share: Share | None = None  # of the data, if the ranks share them
 
     def live(self) -> RankReport:

@@ -279,3 +279,10 @@ def test_predict_data_may_be_files(job_file: Path, given: str) -> None:
 
 def test_predict_data_that_are_neither_a_callable_nor_files_are_refused(job_file: Path) -> None:
     assert "name a callable, pkg.module:name, a .npy, " in refuse(job_file, predict_data="net")
+
+
+def test_a_run_can_only_be_resumed_in_a_folder_with_a_name(job_file: Path) -> None:
+    assert "--resume: nobody knows which run to resume; name its output" in refuse(
+        job_file, resume=True
+    )
+    assert load_job(job_file, {"resume": True, "output": "out"}).resume

@@ -46,6 +46,7 @@ class Ranks:
         limits: Limits,
         watch: Callable[[Message], None],
         starter: Starter,
+        resume: bool,
     ) -> Outcome:
         self.specs, self.limits = specs, limits
         self.summary_at_start = folder.summary.read_text() if folder.summary.exists() else ""

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from launcher.agreement import VerificationError
+from launcher.journal import Reached
 from launcher.prediction_files import CommonFiles, SharedFiles
 from launcher.run_folder import RunFolder
 from workers.protocol import Prediction, PredictionDigest, RankReport, Rows
@@ -221,3 +222,32 @@ def test_a_rank_with_a_share_must_say_which_rows_it_has(folder: RunFolder) -> No
     with closing(SharedFiles([0, 1], folder)) as files:
         with pytest.raises(VerificationError, match="did not say which rows"):
             files.take(Prediction(0, 0, (np.zeros(2),)))
+
+
+def test_a_run_goes_on_behind_what_another_one_has_left(folder: RunFolder) -> None:
+    with closing(CommonFiles([0], folder)) as files:
+        for batch in range(3):
+            files.take(Prediction(0, batch, (np.full((2, 3), batch),), inputs=f"data {batch}"))
+        files.salvage()
+    before = Reached(batches=2, rows=(4,), inputs="data 2")
+    with closing(CommonFiles([0], folder, before=before)) as files:
+        files.take(Prediction(0, 2, (np.full((2, 3), 2),), inputs="data 2"))
+        files.take(Prediction(0, 3, (np.full((1, 3), 3),), inputs="data 3"))
+        files.publish({0: reports(4)[0]})
+    np.testing.assert_array_equal(np.load(folder.predictions())[:, 0], [0, 0, 1, 1, 2, 2, 3])
+
+
+@pytest.mark.parametrize(
+    ("inputs", "dtype", "said"),
+    [("other", np.int64, "has other inputs"), ("data 1", np.float32, "partial.npy holds int64")],
+)
+def test_a_run_does_not_go_on_from_something_else(
+    folder: RunFolder, inputs: str, dtype: type, said: str
+) -> None:
+    with closing(CommonFiles([0], folder)) as files:
+        files.take(Prediction(0, 0, (np.zeros((2, 3), np.int64),), inputs="data 0"))
+        files.salvage()
+    before = Reached(batches=1, rows=(2,), inputs="data 1")
+    with closing(CommonFiles([0], folder, before=before)) as files:
+        with pytest.raises(VerificationError, match=said):
+            files.take(Prediction(0, 1, (np.zeros((2, 3), dtype),), inputs=inputs))

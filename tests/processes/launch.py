@@ -34,12 +34,15 @@ def main() -> int:
             device=asked["device"],
             network="net:make",
             predict_data=asked.get("predict_data", "net:data"),
+            batch_size=asked.get("batch_size"),
+            parallel_mode=asked.get("parallel_mode", "semi_auto_parallel"),
             environment=dict(os.environ),
         )
         for rank in range(asked["ranks"])
     ]
     folder = RunFolder(Path(asked["folder"]))
-    outcome = run_ranks(specs, folder, Limits(**asked["limits"]), show)
+    limits, resume = Limits(**asked["limits"]), asked.get("resume", False)
+    outcome = run_ranks(specs, folder, limits, show, resume=resume)
     print(f"peak memory {peak_memory_bytes()}")
     print(f"of ranks {max((r.peak_memory_bytes for r in outcome.reports.values()), default=0)}")
     if outcome.cause is not None:

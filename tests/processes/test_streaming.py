@@ -1,13 +1,15 @@
-"""Input and output that are larger than the memory that the processes may take."""
+"""Files that go through ranks: larger than their memory, and going on after a kill."""
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from launcher.run_folder import RunFolder
 
@@ -31,3 +33,39 @@ def test_memory_stays_flat_while_a_file_goes_through(
     assert found.shape == (ROWS, ROW)
     np.testing.assert_array_equal(found[:, 0], np.arange(ROWS))
     folder.predictions().unlink()  # pytest keeps the folders of the latest runs
+
+
+@pytest.mark.parametrize("mode", ["semi_auto_parallel", "data_parallel"])
+def test_a_killed_run_goes_on_from_its_last_whole_batch(
+    launch: Callable[..., subprocess.Popen[str]],
+    until: Callable[[Callable[[], object]], None],
+    folder: RunFolder,
+    tmp_path: Path,
+    mode: str,
+) -> None:
+    samples = np.arange(9.0)
+    np.save(tmp_path / "input.npy", samples)
+    job = {"predict_data": str(tmp_path / "input.npy"), "batch_size": 1, "parallel_mode": mode}
+
+    def reached() -> int:
+        line = folder.progress.read_text().split("\n")[0] if folder.progress.exists() else ""
+        return int(json.loads(line)["batches"]) if line else 0
+
+    killed = launch("StreamsUntilFive", **job)
+    until(lambda: reached() == 4)  # 5 batches are whole; the last one is predicted again
+    killed.kill()
+    killed.communicate()
+    np.testing.assert_array_equal(np.load(folder.partial()), samples[:5])
+    with open(folder.partial(), "r+b") as file:
+        file.seek(512 + 5 * 8)
+        file.write(b"half of a batch")
+
+    (folder.logs / "go-on").touch()
+    output, _ = launch("StreamsUntilFive", **job, resume=True).communicate()
+    np.testing.assert_array_equal(np.load(folder.predictions()), samples, output)
+    whole = RunFolder(tmp_path / "whole")
+    whole.create()
+    (whole.logs / "go-on").touch()
+    launch("StreamsUntilFive", **job, folder=str(whole.root)).communicate()
+    assert whole.predictions().read_bytes() == folder.predictions().read_bytes()
+    assert not folder.progress.exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,15 @@ import numpy as np
 import pytest
 
 from workers.data import batches_of
-from workers.dealing import Dealt, Sharded, require_row_for_each_sample, share_of
+from workers.data_files import DataFiles
+from workers.dealing import (
+    Dealt,
+    Sharded,
+    delivered_before,
+    own_batches,
+    require_row_for_each_sample,
+    share_of,
+)
 from workers.errors import InputError
 from workers.spec import WorkerSpec
 from workers.user_data import make_data
@@ -107,8 +116,8 @@ def test_shards_that_are_blocks_are_refused(make_spec: MakeSpec) -> None:
         whole(make_spec, "blocks")
 
 
-def test_ranks_that_see_different_data_have_different_checksums() -> None:
-    shares = [Dealt(0, 2) for _ in range(3)]
+def test_ranks_that_see_different_data_have_different_checksums(make_spec: MakeSpec) -> None:
+    shares = [Dealt(make_spec(0, "plain")) for _ in range(3)]
     for share, values in zip(shares, ([[1, 2], [3]], [[1, 2], [3]], [[1, 2], [4]])):
         list(share.of((np.array(value),) for value in values))
     assert shares[0].seen == shares[1].seen != shares[2].seen
@@ -128,3 +137,26 @@ def test_outputs_without_a_row_for_each_sample_cannot_be_shared() -> None:
     require_row_for_each_sample("net", [np.zeros((4, 3))], batch)
     with pytest.raises(InputError, match="output 1 has shape .2,. for 4 samples"):
         require_row_for_each_sample("net", [np.zeros(4), np.zeros(2)], batch)
+
+
+@pytest.mark.parametrize("first", range(5))
+def test_what_an_earlier_run_has_delivered_is_left_out(make_spec: MakeSpec, first: int) -> None:
+    # batches of 2 of 7 samples: the first batch to come is number ``first``
+    found = whole(make_spec, "plain", batch_size=2, first_batch=first)
+    assert found == {row: row for row in range(2 * first, 7)}
+    delivered = [delivered_before(make_spec(rank, "plain", first_batch=first)) for rank in range(3)]
+    assert sum(delivered) == first
+
+
+def test_ranks_that_read_files_go_on_with_their_own_batches(
+    make_spec: MakeSpec, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "x.npy", np.arange(7))
+    found = {}
+    for rank in range(3):
+        spec = replace(make_spec(rank, ""), predict_data=f"{tmp_path}/x.npy", batch_size=1)
+        files, spec = DataFiles(spec.predict_data, 1), replace(spec, first_batch=4)
+        numbers = own_batches(spec, len(files))
+        for (batch,), rows in share_of(spec).of(files.read_ahead(numbers)):
+            found[rows.start] = int(batch[0])
+    assert found == {4: 4, 5: 5, 6: 6}

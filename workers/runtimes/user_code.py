@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 from mindspore import nn
@@ -85,8 +85,10 @@ def make_batches(
         parts = spec.rank_size if spec.shares_data and not is_sharded(spec) else 1
         all_batches = map(taken, batches_of(data, source, spec.batch_size, parts))
         first = next(all_batches)
+        skipped = 0 if spec.shares_data else spec.first_batch  # shares count what they skip
         count = count_batches(data, spec.batch_size, parts)
-        batches = Batches(chain((first,), all_batches), count)
+        to_come = islice(chain((first,), all_batches), skipped, None)
+        batches = Batches(to_come, max(0, count - skipped))
     if spec.task == "eval":
         require_labelled(first, source, "batch 0")
     return split_labels(first, spec.task)[0], batches
