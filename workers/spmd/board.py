@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 THE_END = "the end of its data"
 _HEAD = struct.Struct("<QHH")  # number of the call in its group, bytes of group and of call
+_WHERE = struct.Struct("<HH")
 _CALL_BYTES = 1000
 _MEMBER_BYTES = 8  # of a rank's number and a space
 
@@ -40,8 +41,7 @@ class Board:
 
     def post(self, entry: Entry) -> None:
         """Write down the call that this rank begins."""
-        group, call = named(entry.group), entry.call.encode()[:_CALL_BYTES]
-        row = _HEAD.pack(entry.number, len(group), len(call)) + group + call
+        row = entry.number.to_bytes(8, "little") + _where(entry.group, entry.call)
         begin = self._rank * self._row
         self._mapped[begin : begin + len(row)] = row
 
@@ -53,10 +53,15 @@ class Board:
         return Entry(number, parse(row[begin:middle]), row[middle:end].decode(errors="replace"))
 
 
-@lru_cache(maxsize=1024)
 def named(group: tuple[int, ...]) -> bytes:
     """Return a group in few bytes."""
     return " ".join(map(str, group)).encode()
+
+
+@lru_cache(maxsize=1024)
+def _where(members: tuple[int, ...], name: str) -> bytes:
+    group, call = named(members), name.encode()[:_CALL_BYTES]
+    return _WHERE.pack(len(group), len(call)) + group + call
 
 
 def parse(name: bytes) -> tuple[int, ...]:

@@ -107,11 +107,12 @@ class Mesh:
         seen: dict[int, Entry] = {}
         self._blocked = entry
         while True:
-            events = dict(poller.poll(_LOOK_MS))
-            if events.get(wake, 0) & select.POLLIN:
+            events = poller.poll(_LOOK_MS)
+            if (wake, select.POLLIN) in events:
                 break
+            ended = {descriptor for descriptor, _ in events}
             for member in entry.group:
-                if member != self.rank and self._lines[member].fileno() in events:
+                if member != self.rank and self._lines[member].fileno() in ended:
                     raise self._lost(member, entry.call)
             self._look(entry, seen)
         self._blocked = None

@@ -11,6 +11,7 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from workers.spmd.errors import MismatchError
 
 ROW_BYTES = 1 << 20  # what a rank can give in one call; small enough to stay in a cache
 FDS = 4  # tickets, two gates used in turn, memory
+_VIEWS = 1000  # of rows that are kept
 _HEAD_BYTES = 1 << 10
 _HEAD = struct.Struct("<QH")  # bytes of data, bytes of the call's name
 _CALL_BYTES = _HEAD_BYTES - _HEAD.size  # of a name that are compared
@@ -38,7 +40,10 @@ class SharedGroup:
         data = np.frombuffer(mapped, np.uint8, offset=2 * count * _HEAD_BYTES)
         self._mapped, self._rows = mapped, data.reshape(2, count, ROW_BYTES)
         self.place = {member: place for place, member in enumerate(members)}
-        self._own, self._head = self.place[rank], b""
+        self._own = self.place[rank]
+        self._said = [("", -1), ("", -1)]  # call and bytes, in each turn
+        self._head = [b"", b""]  # the same, as the others read it
+        self._views: dict[tuple[Any, ...], tuple[np.ndarray, list[np.ndarray]]] = {}
 
     @staticmethod
     def create(count: int) -> list[int]:
@@ -53,21 +58,34 @@ class SharedGroup:
         """The descriptor that is readable when this rank may pass."""
         return self._gates[self.calls & 1]
 
-    def put(self, array: np.ndarray, call: str) -> np.ndarray:
+    def put(self, array: np.ndarray, call: str) -> list[np.ndarray]:
         """Begin a call with what this rank gives; return the rows of all, readable past the gate.
 
         A row has the shape and the dtype of ``array``, which has at most ``ROW_BYTES``.
         """
         self.calls += 1
-        plain = _PLAIN.get(array.itemsize, array.dtype)
-        rows: np.ndarray = self._rows[self.calls & 1, :, : array.nbytes]
-        rows = rows.view(plain).reshape(len(self.members), *array.shape)
-        rows[self._own] = array.view(plain)
-        name = call.encode()[:_CALL_BYTES]
-        self._head = _HEAD.pack(array.nbytes, len(name)) + name
-        begin = self._head_of(self._own)
-        self._mapped[begin : begin + len(self._head)] = self._head
-        return rows.view(array.dtype)
+        turn = self.calls & 1
+        own, rows = self._rows_like(array, turn)
+        own[...] = array.view(own.dtype)
+        if self._said[turn] != (call, array.nbytes):
+            self._said[turn] = (call, array.nbytes)
+            name = call.encode()[:_CALL_BYTES]
+            self._head[turn] = head = _HEAD.pack(array.nbytes, len(name)) + name
+            begin = self._head_of(self._own)
+            self._mapped[begin : begin + len(head)] = head
+        return rows
+
+    def _rows_like(self, array: np.ndarray, turn: int) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Return this rank's row, to be written, and the rows of all."""
+        kind = (turn, array.dtype, array.shape)
+        if kind not in self._views:
+            if len(self._views) >= _VIEWS:
+                self._views.clear()
+            plain = _PLAIN.get(array.itemsize, array.dtype)
+            rows: np.ndarray = self._rows[turn, :, : array.nbytes]
+            rows = rows.view(plain).reshape(len(self.members), *array.shape)
+            self._views[kind] = rows[self._own, ...], [*rows.view(array.dtype)]
+        return self._views[kind]
 
     def arrive(self) -> bool:
         """Come to the gate. True: all are here, and pass."""
@@ -90,7 +108,8 @@ class SharedGroup:
         Raises:
             MismatchError: another rank is in another call, or gives more or less.
         """
-        own, size = self._head, len(self._head)
+        own = self._head[self.calls & 1]
+        size = len(own)
         for place, member in enumerate(self.members):
             begin = self._head_of(place)
             if self._mapped[begin : begin + size] != own:
