@@ -21,6 +21,7 @@ from workers.resharding.torn_mapping import guarded
 _READ_NBYTES = 8 << 20  # of one read; large enough for any disk
 _MAP_NBYTES = 32 << 20  # of a file that may count as memory of this process
 _DENSE_NBYTES = 16 << 10  # runs that are shorter are read together with what lies between them
+_AHEAD_NBYTES = 64 << 20  # of a remote file, in which view follows view
 _MADV_POPULATE_READ = 22  # Linux 5.14: map pages in one go, not at 16 of them a fault
 
 
@@ -187,9 +188,14 @@ class _FetchedBytes:
     def __init__(self, here: FileBytes, mirror: Mirror) -> None:
         self.most_nbytes, self.dense_nbytes = here.most_nbytes, here.dense_nbytes
         self._here, self._mirror = here, mirror
+        self._stop = 0  # of the view before
 
     def view(self, start: int, stop: int, dense: bool = True) -> memoryview:
-        self._mirror.ensure([(start, stop)])
+        if not self._mirror.has((start, stop)):
+            # A file that is read in order is fetched by several requests at a time.
+            ahead = _AHEAD_NBYTES if start == self._stop else 0
+            self._mirror.ensure([(start, min(stop + ahead, self._mirror.size))])
+        self._stop = stop
         return self._here.view(start, stop, dense)
 
 

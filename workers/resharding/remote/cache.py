@@ -25,6 +25,7 @@ DEFAULT_SIZE = "64G"
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", re.IGNORECASE)
 _UNITS = " kmgt"
 _LINE = re.compile(r"(\d+) (\d+) ([0-9a-f]{64})")
+_HEADER_NBYTES = 64 << 10  # there are many of this size; they count when larger ranges come
 _BLOCK = 512  # bytes; the unit of st_blocks
 
 
@@ -102,6 +103,8 @@ class Cache:
             CacheError: there is no room.
         """
         needed = size_of(ranges)
+        if needed <= _HEADER_NBYTES:
+            return
         own = os.fstat(descriptor).st_ino
         with _locked(self.folder / "lock"):
             kept = sorted(_data_files(self.folder), key=lambda found: found[1].st_mtime_ns)
@@ -143,8 +146,9 @@ class Entry:
             text = self._journal.read_text(encoding="ascii", errors="replace")
         except FileNotFoundError:
             return {}
-        found = filter(None, map(_LINE.fullmatch, text.split("\n")))
-        return {(int(line[1]), int(line[2])): line[3] for line in found}
+        lines = filter(None, map(_LINE.fullmatch, text.split("\n")))
+        found = {(int(line[1]), int(line[2])): line[3] for line in lines}
+        return {part: sha256 for part, sha256 in found.items() if part[0] < part[1]}
 
     @contextmanager
     def writing(self) -> Iterator[None]:

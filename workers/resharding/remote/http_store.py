@@ -38,9 +38,10 @@ class HttpStore:
             try:
                 info = self._system.info(self._url)
             except FileNotFoundError as error:  # fsspec says so of all that fails
-                if isinstance(error.__cause__, aiohttp.ClientResponseError):
-                    raise self._refusal(error.__cause__.status) from None
-                raise error.__cause__ or error from None
+                cause = error.__cause__
+                if isinstance(cause, aiohttp.ClientResponseError) and cause.status:
+                    raise self._refusal(cause.status) from None
+                raise cause or error from None
         return version_of(self._url, info)
 
     def fetch(self, version: Version, start: int, stop: int) -> bytes:

@@ -17,10 +17,15 @@ from pathlib import Path
 from workers.resharding.index import FileIdentity
 from workers.resharding.remote.address import RemoteFile, Version
 from workers.resharding.remote.cache import Entry
-from workers.resharding.remote.errors import DigestError, PassingError, RangesIgnoredError
+from workers.resharding.remote.errors import (
+    DigestError,
+    PassingError,
+    RangesIgnoredError,
+    RemoteError,
+)
 from workers.resharding.remote.patience import patiently
 from workers.resharding.remote.progress import Progress
-from workers.resharding.remote.ranges import Range, cut, merged, size, without
+from workers.resharding.remote.ranges import Range, cut, merged, size, touches, within, without
 from workers.resharding.remote.store import Store, open_store
 
 GAP_NBYTES = 256 << 10  # fetched along when that saves a request
@@ -70,6 +75,10 @@ class Mirror:
         url, tag = (_number(text) for text in (self.file.url, str(self._version)))
         return FileIdentity(-1, url, self.size, tag)
 
+    def has(self, part: Range) -> bool:
+        """Return whether a part was ensured already."""
+        return within(part, self._checked)
+
     def held(self) -> list[Range]:
         """Return what is here, whichever process fetched it; none of it was checked."""
         return merged(self._entry.journal())
@@ -105,9 +114,9 @@ class Mirror:
             DigestError: it is another one.
         """
         note = self._entry.folder / f"sha256-{sha256}"
-        self.ensure([(0, self.size)])
-        if note.exists():
+        if note.exists():  # from then on, each part is compared with what it was
             return
+        self.ensure([(0, self.size)])
         digest = hashlib.sha256()
         for start, stop in cut([(0, self.size)], PART_NBYTES):
             digest.update(self._read(start, stop))
@@ -119,28 +128,30 @@ class Mirror:
         """Return what of some ranges is not here. Parts that are damaged are not here."""
         if not without(wanted, self._checked):
             return []
-        for part, sha256 in self._entry.journal().items():
-            stays = [part]
-            if without(stays, self._checked) and without(stays, wanted) != stays:
-                if part[1] <= self.size and _sha256(self._read(*part)) == sha256:
-                    self._checked = merged([*self._checked, part])
+        found = [
+            part
+            for part, sha256 in self._entry.journal().items()
+            if part[1] <= self.size and touches(part, wanted) and not self.has(part)
+            if _sha256(self._read(*part)) == sha256
+        ]
+        self._checked = merged([*self._checked, *found])
         return without(wanted, self._checked)
 
     def _fetch(self, parts: list[Range]) -> None:
         self._entry.cache.reserve(self.descriptor, parts)
-        with Progress(str(self.file), size(parts)) as progress:
-            try:
-                for part in _in_turn(self._fetch_part, parts):
-                    progress.add(part[1] - part[0])
-            except RangesIgnoredError:
-                self._entry.cache.reserve(self.descriptor, [(0, self.size)])
-                progress.restart(self.size, "the server ignores byte ranges: all of it is fetched")
-                patiently(lambda: self._fetch_whole(progress))
+        progress = Progress(str(self.file), size(parts))
+        try:
+            for part in _in_turn(self._fetch_part, parts):
+                progress.add(part[1] - part[0])
+            self._checked = merged([*self._checked, *parts])
+        except RangesIgnoredError:
+            self._entry.cache.reserve(self.descriptor, [(0, self.size)])
+            progress.restart(self.size, "the server ignores byte ranges: all of it is fetched")
+            patiently(lambda: self._fetch_whole(progress))
 
     def _fetch_part(self, part: Range) -> Range:
         content = patiently(lambda: self._ask(part))
-        self._write(content, part[0])
-        return part
+        return self._keep(content, part[0])
 
     def _ask(self, part: Range) -> bytes:
         content = self._store.fetch(self._version, *part)
@@ -161,33 +172,35 @@ class Mirror:
 
         def flush() -> None:
             nonlocal position
-            if position + len(buffer) <= self.size:
-                self._write(bytes(buffer), position)
+            if position + len(buffer) > self.size:
+                reason = f"the server said that it has {self.size} bytes, but sends more"
+                raise RemoteError(str(self.file), reason)
+            if buffer:
+                self._keep(bytes(buffer), position)
             position += len(buffer)
             buffer.clear()
 
         self._store.fetch_whole(self._version, write)
         flush()
-        if position != self.size:
+        if position < self.size:
             reason = f"the server said that it has {self.size} bytes, but sent {position}"
             raise PassingError(str(self.file), reason)
+        self._checked = [(0, self.size)]
 
-    def _write(self, content: bytes, start: int) -> None:
-        """Keep bytes; the journal names them when they are there."""
-        if not content:
-            return
+    def _keep(self, content: bytes, start: int) -> Range:
+        """Write a part; the journal names it when it is there."""
         position, rest = start, memoryview(content)
         while rest:
             count = os.pwrite(self.descriptor, rest, position)
             position, rest = position + count, rest[count:]
         part = start, start + len(content)
         self._entry.add(part, _sha256(content))
-        self._checked = merged([*self._checked, part])
+        return part
 
     def _read(self, start: int, stop: int) -> bytes:
-        content = os.pread(self.descriptor, stop - start, start)
-        while len(content) < stop - start:
-            content += os.pread(self.descriptor, stop - start - len(content), start + len(content))
+        content = b""
+        while more := os.pread(self.descriptor, stop - start - len(content), start + len(content)):
+            content += more  # the system may give less than what was asked for
         return content
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 
 EVERY_S = 5.0
 
 
-class Progress(AbstractContextManager["Progress"]):
+class Progress:
     """What was fetched of a file since the beginning."""
 
     def __init__(
@@ -35,9 +34,6 @@ class Progress(AbstractContextManager["Progress"]):
         self._done, self._total = 0, total
         if reason:
             self._tell(f"{reason} ({total / 1e6:,.1f} MB)")
-
-    def __exit__(self, *raised: object) -> None:
-        """Say nothing more: what was fetched is there, or an error says why not."""
 
     def _tell(self, line: str) -> None:
         print(f"{self._name}: {line}", file=sys.stderr, flush=True)

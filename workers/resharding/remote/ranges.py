@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeAlias
 
@@ -37,6 +38,18 @@ def without(ranges: Sequence[Range], held: Sequence[Range]) -> list[Range]:
         if start < stop:
             left.append((start, stop))
     return left
+
+
+def touches(part: Range, ranges: Sequence[Range]) -> bool:
+    """Return whether a range has bytes of others, which must have been merged."""
+    number = bisect_left(ranges, (part[1],)) - 1  # the last that begins before the end
+    return number >= 0 and ranges[number][1] > part[0]
+
+
+def within(part: Range, ranges: Sequence[Range]) -> bool:
+    """Return whether all of a range is in others, which must have been merged."""
+    number = bisect_left(ranges, (part[0] + 1,)) - 1  # the last that begins before it, or with it
+    return number >= 0 and ranges[number][1] >= part[1]
 
 
 def size(ranges: Iterable[Range]) -> int:

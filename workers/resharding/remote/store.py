@@ -7,6 +7,7 @@ the caller decides whether to try again.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
@@ -25,6 +26,8 @@ from workers.resharding.remote.errors import (
 CONNECT_S, SILENCE_S = 10, 30  # the longest that a server may take, and be silent
 _ETAGS = ("ETag", "etag", "md5Hash", "content_md5", "generation")
 _TIMES = ("Last-Modified", "LastModified", "last_modified", "updated", "mtime", "created")
+
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://[^\s'\")]+", re.IGNORECASE)
 
 Write = Callable[[bytes], None]
 
@@ -208,13 +211,13 @@ def explained(url: str) -> Iterator[None]:
     except OSError as error:
         if _s3_code(error) in ("PreconditionFailed", "412", "InvalidRange", "416"):
             raise FileChangedError(shown(url)) from None
-        raise PassingError(shown(url), f"{_kind(error)}: {error.strerror or error}") from None
+        raise PassingError(shown(url), _told(error, error.strerror or str(error))) from None
     except ImportError as error:
         raise MissingPackageError(scheme_of(url), str(error)) from None
     except Exception as error:
         if isinstance(error, RemoteError | FileChangedError):
             raise
-        raise PassingError(shown(url), f"{_kind(error)}: {error}") from None
+        raise PassingError(shown(url), _told(error, str(error))) from None
 
 
 def credentials_of(url: str) -> str:
@@ -232,6 +235,10 @@ def _s3_code(error: BaseException) -> str | None:
     answer = getattr(error.__cause__, "response", None) or {}
     code: str | None = answer.get("Error", {}).get("Code")
     return code
+
+
+def _told(error: BaseException, text: str) -> str:
+    return f"{_kind(error)}: {_URL.sub(lambda match: shown(match[0]), text)}"
 
 
 def _kind(error: BaseException) -> str:

@@ -116,6 +116,9 @@ def test_a_sha256_behind_the_hash_sign_is_checked_on_the_whole_file(server, cach
     digest = hashlib.sha256(body).hexdigest()
     assert fetch(f"{server.url('net.bin')}#sha256={digest}", cache) == body[:8]
     assert server.nbytes == len(body)
+    server.asked.clear()
+    assert fetch(f"{server.url('net.bin')}#sha256={digest}", cache) == body[:8]
+    assert server.data == []
     with pytest.raises(DigestError, match=digest):
         fetch(f"{server.url('net.bin')}#sha256={'0' * 64}", cache)
     with pytest.raises(RemoteError, match="64 hexadecimal digits"):

@@ -12,6 +12,7 @@ from workers.resharding.checkpoint import open_checkpoint
 from workers.resharding.checkpoint_file import write_checkpoint
 from workers.resharding.errors import (
     CheckpointFormatError,
+    ChecksumError,
     FileChangedError,
     MissingRankError,
     RankCountError,
@@ -22,7 +23,7 @@ from workers.resharding.layout import Layout
 from workers.resharding.plan import plan_rank
 from workers.resharding.remote.mirror import GAP_NBYTES
 from workers.resharding.strategy_file import read_strategy_file
-from workers.resharding.verify import verify_replicas
+from workers.resharding.verify import verify_crc, verify_replicas
 
 COLUMNS = Layout((2, 4), ((), (1,)))  # on 8 ranks, each half of them has all
 ROWS = Layout((8,), ((0,), ()))
@@ -149,6 +150,27 @@ def test_a_file_that_changes_between_index_and_data(server, trained, want, cache
         file.write(b"more")
     with pytest.raises(FileChangedError, match=r"rank_1/net-1_10.ckpt has changed"):
         execute(plan)
+
+
+def test_a_cache_on_a_network_file_system_is_read_without_mapping(
+    trained, tensors, want, cache, monkeypatch
+):
+    monkeypatch.setattr("workers.resharding.file_bytes.is_local", lambda path: False)
+    _, arrays = load(*trained, cache, {"v": want((1024, 512), ROWS)}, 2)
+    np.testing.assert_array_equal(arrays["v"], tensors["v"][256:384])
+
+
+def test_a_checksum_in_a_file_is_compared(server, tensors, cache):
+    import mindspore
+
+    saved = [{"name": name, "data": mindspore.Tensor(t)} for name, t in tensors.items()]
+    mindspore.save_checkpoint(saved, str(server.folder / "crc.ckpt"), crc_check=True)
+    assert verify_crc(open_checkpoint(server.url("crc.ckpt"), None, None, cache)) == 1
+    with (server.folder / "crc.ckpt").open("r+b") as file:
+        file.seek(1 << 20)
+        file.write(b"damaged")
+    with pytest.raises(ChecksumError, match="crc.ckpt: the content has the CRC-32"):
+        verify_crc(open_checkpoint(server.url("crc.ckpt"), None, None, cache))
 
 
 def test_replicas_are_compared(trained, cache):

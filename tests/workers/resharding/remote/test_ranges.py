@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workers.resharding.region import Region
-from workers.resharding.remote.ranges import cut, merged, runs, without
+from workers.resharding.remote.ranges import cut, merged, runs, touches, within, without
 from workers.resharding.strided import box_of_block
 
 ranges = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), max_size=12)
@@ -36,6 +36,13 @@ def test_without_is_the_difference_of_sets(spans, held):
     left = without(merged(spans), merged(held))
     assert bytes_of(left) == bytes_of(spans) - bytes_of(held)
     assert left == merged(left)
+
+
+@given(ranges, st.integers(0, 60), st.integers(1, 60))
+def test_touching_and_lying_within_are_what_they_are_for_sets(spans, start, length):
+    part, joined = (start, start + length), merged(spans)
+    assert touches(part, joined) == bool(bytes_of([part]) & bytes_of(joined))
+    assert within(part, joined) == (bytes_of([part]) <= bytes_of(joined))
 
 
 @given(ranges, st.integers(1, 7))
