@@ -17,6 +17,7 @@ from typing import Any
 from launcher import __version__
 from launcher.cache_flags import add_cache_flags
 from launcher.errors import LauncherError, reason_of
+from launcher.flags import FlagParser, did_you_mean
 from launcher.slot import find_slot
 from launcher.streams import StandardStreams
 
@@ -26,11 +27,12 @@ COMMANDS = {
     "plan": ("launcher.plan_command", "print where ranks would run and what they would read"),
     "layout": ("launcher.layout_command", "print how the ranks would divide each parameter"),
 }
-# commands that take files in place of a job, and know their own flags
+# commands that take no job, and know their own flags
 FILE_COMMANDS = {
     "transform": ("launcher.transform_command", "re-shard the files of a checkpoint"),
     "inspect": ("launcher.inspect_command", "print what a checkpoint or strategy file holds"),
     "rank-table": ("launcher.rank_table_command", "check, make and merge HCCL rank tables"),
+    "completion": ("launcher.completion", "print what makes bash complete this command line"),
 }
 DEFAULT_JOB = Path(__file__).parents[1] / "examples" / "digits" / "job.yaml"
 UNSAID, REFUSED = 1, 2  # all is well but the output could not be written; nothing was started
@@ -83,6 +85,9 @@ def _execute(argv: Sequence[str]) -> int:
     as_json = "as_json" in shown
     if str(path) in (*COMMANDS, *FILE_COMMANDS):
         parser.error(f"a command comes first: python -m launcher {path} ...")
+    hint = did_you_mean(str(path), (*COMMANDS, *FILE_COMMANDS))
+    if hint and path is not None and not path.exists():
+        parser.error(f"there is no command or job file {path}{hint}")
     return _end(lambda: _carry_out(command, path, flags, shown), as_json)
 
 
@@ -109,12 +114,11 @@ def _refuse(reason: str, exit_code: int, as_json: bool) -> int:
 
 def make_file_parser(
     command: str, add_flags: Callable[[argparse.ArgumentParser], None]
-) -> argparse.ArgumentParser:
-    """Return the parser of a command that takes files."""
-    parser = argparse.ArgumentParser(
+) -> FlagParser:
+    """Return the parser of a command that takes no job."""
+    parser = FlagParser(
         prog=f"python -m launcher {command}",
         description=f"{FILE_COMMANDS[command][1]}.".capitalize(),
-        allow_abbrev=False,
     )
     add_flags(parser)
     parser.add_argument(
@@ -123,11 +127,11 @@ def make_file_parser(
     return parser
 
 
-def make_parser(command: str) -> argparse.ArgumentParser:
+def make_parser(command: str) -> FlagParser:
     """Return the parser of a command; what the user leaves out is not in its result."""
     listed = (COMMANDS | FILE_COMMANDS).items()
-    commands = "\n".join(f"  {name:<9} {what}" for name, (_, what) in listed)
-    parser = argparse.ArgumentParser(
+    commands = "\n".join(f"  {name:<10} {what}" for name, (_, what) in listed)
+    parser = FlagParser(
         prog="python -m launcher" + ("" if command == "run" else f" {command}"),
         usage=f"%(prog)s{' [COMMAND]' if command == 'run' else ''} [JOB.yaml] [flags]",
         description="Predict with a MindSpore network whose weights were saved as slices.\n\n"
@@ -135,7 +139,6 @@ def make_parser(command: str) -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,
-        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"launcher {__version__}")
     parser.add_argument(

@@ -27,6 +27,7 @@ from workers.protocol import (
 from workers.spec import WorkerSpec
 
 TELL_EVERY_S = 10.0  # between two lines about the batches, where there is no terminal
+_POINTS = (PHASES[0], PHASES[-1])  # "started" and "done" take no time
 LAGGING_S = 1.0  # a rank that reaches a phase this long after the first one is named
 
 
@@ -43,6 +44,7 @@ class Board:
     first_batch_s: float = 0.0
     fetched: dict[int, Fetched] = field(default_factory=dict)  # of each rank, the latest
     told_s: float = 0.0  # when the latest line about batches, or bytes, was worth it
+    failures: set[str] = field(default_factory=set)  # that were told, whichever rank they are of
 
     def note(self, message: Message, at_s: float) -> list[str]:
         """Take in a message; return the lines it is worth."""
@@ -70,7 +72,10 @@ class Board:
             case Failed(rank, phase, kind, text):
                 self.ended[rank] = "failed"
                 first_line = text.strip().partition("\n")[0]
-                return [f"{at_s:6.1f} s  rank {rank} failed in {phase}: {kind}: {first_line}"]
+                failure = f"failed in {phase}: {kind}: {first_line}"
+                if failure not in self.failures:  # many ranks may say the same
+                    self.failures.add(failure)
+                    return [f"{at_s:6.1f} s  rank {rank} {failure}"]
         return []
 
     def _fetched(self) -> str:
@@ -104,7 +109,9 @@ class Board:
         last, first_s = max(when, key=lambda rank: when[rank]), min(when.values())
         behind_s = when[last] - first_s
         lag = f", rank {last} {seconds(behind_s)} after the first" if behind_s > LAGGING_S else ""
-        return [f"{when[last]:6.1f} s  {phase:<8} {self.ranks} of {self.ranks} ranks{lag}"]
+        all_ranks = plural(self.ranks, "rank")
+        said = f"{all_ranks} {phase}" if phase in _POINTS else f"{phase} begins on {all_ranks}"
+        return [f"{when[last]:6.1f} s  {said}{lag}"]
 
 
 class Progress(AbstractContextManager["Progress"]):

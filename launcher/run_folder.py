@@ -1,8 +1,8 @@
 """Name every path of a run; nothing else joins paths inside the output folder.
 
 ``predictions.npy`` is there if and only if the latest run in this folder ended verified: a
-run that starts sets the result of an earlier one aside as ``predictions.previous.npy``, and
-only a verified result gets the name. What a failed run had verified until then stays as
+run that starts sets the result of an earlier one aside as ``predictions.previous.npy`` (and its
+logs, which may be of more ranks), and only a verified result gets the name. What a failed run had verified until then stays as
 ``predictions.partial.npy``.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -105,6 +106,13 @@ class RunFolder:
     def create(self) -> None:
         """Make the folder and its logs folder."""
         self.logs.mkdir(parents=True, exist_ok=True)
+
+    def set_aside_logs(self) -> None:
+        """Rename the logs of an earlier run, and forget the ones before."""
+        if self.logs.exists() and any(self.logs.iterdir()):
+            previous = self.root / "logs.previous"
+            shutil.rmtree(previous, ignore_errors=True)
+            self.logs.rename(previous)
 
     def set_aside_results(self) -> None:
         """Rename the results of an earlier run, and forget the ones before and its remains."""

@@ -59,6 +59,7 @@ def run_ranks(
         OSError: the folder cannot be written, or no process be started.
         SystemFailedError: something like it while ranks ran.
     """
+    folder.set_aside_logs()
     folder.create()
     ranks, run_identity = [spec.rank for spec in specs], _identity(specs[0])
     before = read_reached(folder.progress, run_identity) if resume else NOTHING

@@ -56,6 +56,7 @@ class Supervision:
         self._phase = dict.fromkeys(self._ranks, PHASES[0])
         self._batches = dict.fromkeys(self._ranks, 0)
         self._progress_s = dict.fromkeys(self._ranks, started_at_s)
+        self._heard_any = False  # else no rank has got so far that it can show its stacks
         self._echo: Failed | None = None  # the first of them
         self._run_is_late = False  # which deadline has passed: that of the run, or of a phase
         self._waits: dict[int, Waiting] = {}  # what ranks said when it had passed
@@ -108,6 +109,7 @@ class Supervision:
 
     def _heard(self, message: Message, at_s: float) -> list[Send]:
         rank = message.rank
+        self._heard_any = True
         if isinstance(message, Waiting):
             return self._waiting(message)
         self._progress_s[rank] = at_s
@@ -201,7 +203,7 @@ class Supervision:
 
     def _deadline(self, at_s: float) -> list[Send]:
         """Ask the ranks what they wait for, and hear them out before they are told to end."""
-        self._terminate_s = at_s + DUMP_S
+        self._terminate_s = at_s + (DUMP_S if self._heard_any else 0.0)
         self._run_is_late = at_s >= self._total_s
         self.cause = self._overdue()
         return self._send(signal.SIGUSR1, self._running)

@@ -7,12 +7,14 @@ import importlib
 import importlib.util
 import pkgutil
 import sys
-from collections.abc import Callable, Iterable, Sequence
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from workers.errors import InputError
+from workers.errors import InputError, WorkerError
 
 
 class EntryPointError(InputError):
@@ -24,6 +26,37 @@ class EntryPointError(InputError):
 
     def __str__(self) -> str:
         return f"{self.name}: {self.problem}; {self.hint}"
+
+
+class FactoryError(InputError):
+    """The code that the user named raised an error before it returned anything."""
+
+    def __init__(self, name: str, said: str, where: str) -> None:
+        super().__init__(name, said, where)
+        self.name, self.said, self.where = name, said, where
+
+    def __str__(self) -> str:
+        return f"{self.name} raised {self.said} ({self.where})"
+
+
+@contextmanager
+def blaming(name: str) -> Iterator[None]:
+    """Make errors of the user's code inside errors of what it was to return: bad input.
+
+    Raises:
+        FactoryError: says where in the user's code, if it went that far.
+    """
+    try:
+        yield
+    except (WorkerError, MemoryError):
+        raise
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)[1:]  # the first one is the yield above
+        module = name.rpartition(":")[0].removesuffix(".py").replace(".", "/")
+        frame = next((f for f in reversed(frames) if module in f.filename), frames[-1])
+        said = "".join(traceback.format_exception_only(error)).strip()
+        where = f"{frame.filename}, line {frame.lineno}"
+        raise FactoryError(name, said, where) from error
 
 
 def load_entry_point(name: str, search_path: Sequence[str] = ()) -> Callable[..., Any]:

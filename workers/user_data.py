@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from workers.data_files import DataFiles, is_data_file
-from workers.entry_point import load_entry_point
+from workers.entry_point import blaming, load_entry_point
 from workers.spec import WorkerSpec
 
 SHARD_ARGUMENTS = ("num_shards", "shard_id")
@@ -21,7 +21,8 @@ def make_data(spec: WorkerSpec) -> Any:
     """
     if is_data_file(spec.predict_data):
         return DataFiles(spec.predict_data, spec.batch_size)
-    return _call(spec, spec.rank_size, spec.rank)
+    with blaming(spec.predict_data):
+        return _call(spec, spec.rank_size, spec.rank)
 
 
 def is_sharded(spec: WorkerSpec) -> bool:

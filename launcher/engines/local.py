@@ -61,6 +61,10 @@ class LocalEngine:
     def __init__(self, specs: Sequence[WorkerSpec], log: Path) -> None:
         self._specs, self._log = specs, log
         self._processes: dict[int, psutil.Process] = {}  # of the ranks that run
+        self._unborn = {spec.rank: spec for spec in specs}  # until the fork server is ready
+        self._ready = False
+        self._never_born: list[tuple[int, int]] = []  # ranks, and the signals that ended them
+        self._news = os.eventfd(0, os.EFD_NONBLOCK)  # that there are some of these
         ours, theirs = socket.socketpair()
         self._channel = Channel(ours)
         with theirs, open(log, "wb") as output:
@@ -76,16 +80,23 @@ class LocalEngine:
 
     @property
     def sources(self) -> Sequence[int]:
-        return (self._channel.fileno(),)
+        return (self._channel.fileno(), self._news)
 
     def receive(self, at_s: float) -> list[Exited | EngineLost]:
         """Return the ranks that have ended, and the loss of the fork server."""
-        events: list[Exited | EngineLost] = []
+        events: list[Exited | EngineLost] = [
+            Exited(rank, 0, number, at_s) for rank, number in self._never_born
+        ]
+        self._never_born.clear()
+        with suppress(BlockingIOError):
+            os.eventfd_read(self._news)
         for said in self._channel.receive():
             match said:
                 case {"event": "ready"}:
-                    for spec in self._specs:
+                    self._ready = True
+                    for spec in self._unborn.values():
                         self._channel.send(do="start", spec=spec.to_json())
+                    self._unborn.clear()
                 case {"event": "started", "rank": rank, "pid": pid}:
                     with suppress(psutil.NoSuchProcess):
                         self._processes[rank] = psutil.Process(pid)
@@ -97,11 +108,19 @@ class LocalEngine:
         return events
 
     def send_signal(self, rank: int, number: int) -> None:
-        self._channel.send(do="signal", rank=rank, signal=int(number))
+        if rank not in self._unborn:
+            self._channel.send(do="signal", rank=rank, signal=int(number))
+        elif number in (signal.SIGTERM, signal.SIGKILL):  # a rank without stacks to show
+            del self._unborn[rank]
+            self._never_born.append((rank, number))
+            os.eventfd_write(self._news, 1)
 
     def close(self) -> None:
         """Hang up: the fork server then kills the ranks and ends. Return when all are gone."""
         self._channel.close()
+        os.close(self._news)
+        if not self._ready:
+            self._server.kill()  # it imports, for seconds maybe, and has no ranks
         try:
             self._server.wait(END_S)
         except subprocess.TimeoutExpired:

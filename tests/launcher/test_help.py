@@ -85,6 +85,22 @@ def test_bad_arguments_exit_with_2(arguments: list[str]) -> None:
         main(arguments)
 
 
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("--netwrok=net:make", "unknown: --netwrok (did you mean --network?)"),
+        ("rank-table check t.json --jsn", "unknown: --jsn (did you mean --json?)"),
+        ("lyaout --ranks 8", "no command or job file lyaout (did you mean layout?)"),
+    ],
+)
+def test_a_misspelt_word_is_told_what_it_looks_like(
+    typed: str, meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="^2$"):
+        main(typed.split())
+    assert meant in capsys.readouterr().err
+
+
 def test_a_command_after_a_flag_is_pointed_out(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="^2$"):
         main(["--ranks", "8", "plan"])

@@ -26,7 +26,7 @@ Specs = tuple[WorkerSpec, ...]
 def test_a_phase_is_told_once_when_the_last_rank_enters_it() -> None:
     board = Board(ranks=2)
     assert board.note(PhaseEntered(1, "load"), 0.5) == []
-    assert board.note(PhaseEntered(0, "load"), 0.7) == ["   0.7 s  load     2 of 2 ranks"]
+    assert board.note(PhaseEntered(0, "load"), 0.7) == ["   0.7 s  load begins on 2 ranks"]
 
 
 def test_a_rank_that_lags_is_named() -> None:
@@ -34,7 +34,7 @@ def test_a_rank_that_lags_is_named() -> None:
     board.note(PhaseEntered(0, "compile"), 1.0)
     board.note(PhaseEntered(2, "compile"), 1.1)
     lines = board.note(PhaseEntered(1, "compile"), 4.5)
-    assert lines == ["   4.5 s  compile  3 of 3 ranks, rank 1 3.5 s after the first"]
+    assert lines == ["   4.5 s  compile begins on 3 ranks, rank 1 3.5 s after the first"]
 
 
 def test_a_failure_is_told_at_once_in_one_line() -> None:
@@ -44,13 +44,19 @@ def test_a_failure_is_told_at_once_in_one_line() -> None:
     ]
 
 
+def test_the_same_failure_of_other_ranks_is_not_told_again() -> None:
+    board = Board(ranks=8)
+    lines = [board.note(Failed(rank, "load", "OSError", "gone", "", 1), 2.0) for rank in range(8)]
+    assert lines == [["   2.0 s  rank 0 failed in load: OSError: gone"], *[[]] * 7]
+
+
 def test_lines_go_to_a_stream_that_is_no_terminal(specs: Specs) -> None:
     stream = io.StringIO()
     clock = iter([10.0, 10.5, 11.0])
     with Progress(Console(file=stream, width=40), specs, lambda: next(clock)) as progress:
         progress.watch(PhaseEntered(0, "started"))
         progress.watch(PhaseEntered(1, "started"))
-    assert stream.getvalue() == "   1.0 s  started  2 of 2 ranks\n"
+    assert stream.getvalue() == "   1.0 s  2 ranks started\n"
 
 
 def test_the_live_table_shows_the_time_of_each_phase(specs: Specs) -> None:

@@ -53,6 +53,17 @@ def test_a_file_system_that_knows_no_locks_will_do(
         pass
 
 
+def test_logs_of_an_earlier_run_are_set_aside_whatever_their_number(folder: RunFolder) -> None:
+    folder.set_aside_logs()
+    assert not (folder.root / "logs.previous").exists()  # there was nothing in it
+    for run in ("first", "second"):
+        folder.create()
+        folder.log(7).write_text(run)
+        folder.set_aside_logs()
+    assert not folder.logs.exists()
+    assert (folder.root / "logs.previous" / "rank_7.log").read_text() == "second"
+
+
 def test_an_earlier_result_is_set_aside(folder: RunFolder) -> None:
     folder.predictions().write_text("first run")
     folder.set_aside_results()

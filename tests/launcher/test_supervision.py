@@ -209,8 +209,17 @@ def test_of_ranks_at_the_same_point_those_that_wait_for_another_are_not_to_blame
     assert "too late" not in run.cause.message
 
 
+def test_ranks_that_never_said_a_word_have_no_stacks_to_wait_for() -> None:
+    run = supervise(1)
+    run.handle(Tick(30))
+    assert run.next_due_s == 30
+    assert run.handle(Tick(30)) == [Send(0, SIGTERM)]
+
+
 def test_ranks_that_all_wait_for_each_other_are_all_named() -> None:
     run = supervise(2)
+    for rank in range(2):
+        run.handle(entered(rank, "started", at_s=0))
     run.handle(Tick(30))
     run.handle(Heard(Waiting(0, 1, "AllGather"), at_s=30.1))
     run.handle(Heard(Waiting(1, 0, "AllReduce"), at_s=30.1))

@@ -105,7 +105,7 @@ def launch(
     """Return a function that starts a launcher process; its messages come on its stdout."""
 
     def launch(
-        behaviour: str, ranks: int = 2, grace_s: float = 5.0, **fields: Any
+        behaviour: str = "Healthy", ranks: int = 2, grace_s: float = 5.0, **fields: Any
     ) -> subprocess.Popen[str]:
         asked = {
             "device": f"{HERE}/fake_ranks.py:{behaviour}",

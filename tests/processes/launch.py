@@ -36,7 +36,7 @@ def main() -> int:
             predict_data=asked.get("predict_data", "net:data"),
             batch_size=asked.get("batch_size"),
             parallel_mode=asked.get("parallel_mode", "semi_auto_parallel"),
-            environment=dict(os.environ),
+            environment=os.environ | asked.get("environment", {}),
         )
         for rank in range(asked["ranks"])
     ]

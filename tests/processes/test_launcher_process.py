@@ -55,6 +55,40 @@ def test_a_second_interrupt_does_not_wait_for_the_grace_period(
     assert living() == []
 
 
+@pytest.fixture
+def slow_import(tmp_path: Path) -> str:
+    """Return a folder to put on PYTHONPATH: importing mindspore takes for ever there."""
+    (tmp_path / "mindspore.py").write_text(
+        "import pathlib, threading\n"
+        "pathlib.Path(__file__).with_name('importing').touch()\n"
+        "threading.Event().wait()\n"
+    )
+    return str(tmp_path)
+
+
+def test_an_interrupt_while_ranks_are_being_started_does_not_wait_for_them(
+    launch: Launch, living: Living, until: Until, tmp_path: Path, slow_import: str
+) -> None:
+    environment = {"PYTHONPATH": slow_import}
+    launcher = launch(device="simulated", environment=environment, grace_s=3600)
+    until((tmp_path / "importing").exists)
+    launcher.send_signal(signal.SIGINT)
+    launcher.communicate()
+    assert launcher.returncode == 130
+    assert living() == []
+
+
+def test_a_deadline_before_any_rank_runs_does_not_wait_for_them_either(
+    launch: Launch, living: Living, slow_import: str
+) -> None:
+    limits = {"total_s": 0.1, "phase_s": 3600, "grace_s": 3600}
+    launcher = launch(device="simulated", environment={"PYTHONPATH": slow_import}, limits=limits)
+    output, _ = launcher.communicate()
+    assert launcher.returncode == 124
+    assert "the run took longer than 0.1 s" in output
+    assert living() == []
+
+
 def test_nobody_outlives_a_launcher_that_is_killed(
     launch: Launch, living: Living, until: Until, folder: RunFolder
 ) -> None:

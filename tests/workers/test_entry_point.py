@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from workers.entry_point import EntryPointError, load_entry_point
+from workers.entry_point import EntryPointError, FactoryError, blaming, load_entry_point
 
 
 @pytest.fixture(autouse=True)
@@ -99,3 +99,25 @@ def test_a_file_that_failed_to_import_is_not_taken_for_imported(folder: Path) ->
         (folder / "broken_b.py").write_text("def make(): pass\n1 / 0\n")
         with pytest.raises(ZeroDivisionError):
             load_entry_point(f"{folder}/broken_b.py:make")
+
+
+def test_a_factory_that_raises_is_bad_input_and_its_own_line_is_named(folder: Path) -> None:
+    (folder / "net_b.py").write_text("import json\ndef make():\n    json.loads('no')\n")
+    name = f"{folder}/net_b.py:make"
+    with pytest.raises(FactoryError, match=r"net_b.py:make raised json.decoder.*line 3\)$") as e:
+        with blaming(name):
+            load_entry_point(name)()
+    assert e.value.exit_code == 2
+    assert "JSONDecodeError" in repr(e.value.__cause__)
+
+
+def test_a_module_that_raises_is_bad_input_too(folder: Path) -> None:
+    (folder / "net_c.py").write_text("raise OSError('no driver')\n")
+    with pytest.raises(FactoryError, match=r"raised OSError: no driver \(.*net_c.py, line 1\)$"):
+        with blaming("net_c:make"):
+            load_entry_point("net_c:make", [str(folder)])
+
+
+def test_what_says_itself_what_is_wrong_is_left_alone() -> None:
+    with pytest.raises(EntryPointError), blaming("nowhere_a:make"):
+        load_entry_point("nowhere_a:make")

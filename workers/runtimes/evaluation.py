@@ -13,7 +13,7 @@ from mindspore.train import Callback, Loss, Metric, Model
 from mindspore.train.metrics import get_metrics, names
 
 from workers.data import array_of, batches_of, require_labelled
-from workers.entry_point import load_entry_point
+from workers.entry_point import blaming, load_entry_point
 from workers.errors import InputError
 from workers.spec import WorkerSpec
 from workers.tensors import to_arrays
@@ -124,7 +124,8 @@ class _Batches:
 def _make_loss(spec: WorkerSpec) -> nn.Cell | None:
     if spec.loss is None:
         return None
-    loss = load_entry_point(spec.loss, spec.search_path)()
+    with blaming(spec.loss):
+        loss = load_entry_point(spec.loss, spec.search_path)()
     if not isinstance(loss, nn.Cell):
         found = f"{spec.loss}: it returned something of type {type(loss).__name__}"
         raise MetricsError(found, "name a function that returns a loss, or a class of mindspore.nn")
@@ -138,7 +139,8 @@ def _make_metrics(spec: WorkerSpec) -> Mapping[str, Metric]:
         if ":" not in name:
             given: Any = {name}
         else:
-            given = load_entry_point(name, spec.search_path)()
+            with blaming(name):
+                given = load_entry_point(name, spec.search_path)()
             if isinstance(given, Metric):
                 given = {type(given).__name__: given}
         found |= _known(name, given)

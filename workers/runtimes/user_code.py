@@ -13,7 +13,7 @@ from mindspore.train import Model
 from workers.data import DataError, batches_of, count_batches, require_labelled, split_labels
 from workers.data_files import DataFiles
 from workers.dealing import own_batches
-from workers.entry_point import load_entry_point
+from workers.entry_point import blaming, load_entry_point
 from workers.errors import InputError
 from workers.nested import with_tensors
 from workers.runtimes.evaluation import Evaluation
@@ -38,7 +38,8 @@ class NetworkError(InputError):
 
 def make_network(spec: WorkerSpec) -> nn.Cell:
     """Build the user's network, ready to predict. Call it under the context it shall run in."""
-    network = load_entry_point(spec.network, spec.search_path)(**spec.network_args)
+    with blaming(spec.network):
+        network = load_entry_point(spec.network, spec.search_path)(**spec.network_args)
     if not isinstance(network, nn.Cell):
         raise NetworkError(spec.network, type(network).__name__)
     network.set_train(False)
