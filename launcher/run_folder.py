@@ -1,9 +1,9 @@
 """Name every path of a run; nothing else joins paths inside the output folder.
 
 ``predictions.npy`` is there if and only if the latest run in this folder ended verified: a
-run that starts sets the result of an earlier one aside as ``predictions.previous.npy`` (and its
-logs, which may be of more ranks), and only a verified result gets the name. What a failed run had verified until then stays as
-``predictions.partial.npy``.
+run that starts sets the result of an earlier one aside as ``predictions.previous.npy``, and
+only a verified result gets the name. What a failed run had verified until then stays as
+``predictions.partial.npy``. Logs are of the latest run, or of its ranks since their last restart.
 """
 
 from __future__ import annotations
