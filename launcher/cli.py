@@ -339,8 +339,9 @@ def _split(argv: Sequence[str]) -> tuple[str, Sequence[str]]:
 def _carry_out(
     command: str, path: Path | None, flags: dict[str, Any], shown: dict[str, Any]
 ) -> int:
-    """Carry out a command; mpirun and srun have started this process once for each rank."""
-    slot = find_slot(os.environ) if command == "run" and flags.get("engine") != "local" else None
+    """Carry out a command, perhaps as one of the processes that mpirun or srun has started."""
+    alone = command != "run" or flags.get("engine") in ("local", "hosts")
+    slot = None if alone else find_slot(os.environ)
     if slot is None:
         return _execute_job(command, path, flags, shown)
     from launcher.cluster.slots import leading, lend

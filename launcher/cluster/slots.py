@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from launcher.host import Host, look_around
 from launcher.secret import HEAD_VARIABLE
 from launcher.site import Site
 from launcher.slot import Slot
+from workers.lifeline import die_with
 
 MEETING_S = 120.0  # for rank 0 to have its file written, once the slots have started
 
@@ -35,6 +37,7 @@ def leading(slot: Slot) -> Iterator[Head]:
     Raises:
         HostError: the folder that the slots share cannot be written to.
     """
+    _end_with_starter()
     host, secret = look_around(), secrets.token_hex(32)
     own = Site(ranks=(0,), host=host, environment=dict(os.environ), is_slot=True)
     line = HeadLine(Keys.shared(secret))
@@ -56,6 +59,7 @@ def leading(slot: Slot) -> Iterator[Head]:
 
 def lend(slot: Slot) -> int:
     """Lend a slot to the job until it has ended; return the exit code of this process."""
+    _end_with_starter()
     look, where = _where_to_look(slot)
     head, address = find_head(look, where, MEETING_S, _tell)
     site = Site(
@@ -64,6 +68,11 @@ def lend(slot: Slot) -> int:
     # All slots leave with the exit code of the job: an mpirun that has lost a rank in the middle of
     # MPI passes on the code of that one's slot.
     return serve(head, address, name_slot(slot.rank), site, {}).exit_code
+
+
+def _end_with_starter() -> None:
+    """Be told to end when mpirun or srun is killed: nobody would read what this process says."""
+    die_with(os.getppid(), signal.SIGTERM)
 
 
 def _where_to_look(slot: Slot) -> tuple[Callable[[], HeadAddress | None], str]:

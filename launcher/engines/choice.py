@@ -20,7 +20,7 @@ from launcher.engines.engine import Starter
 from launcher.engines.local import LocalStarter
 from launcher.engines.mpi import mpirun_command
 from launcher.engines.slurm import srun_command
-from launcher.errors import JobError
+from launcher.errors import HostError, JobError
 from launcher.host import Host, look_around
 from launcher.job import Job
 from launcher.own_server import find_own_server
@@ -28,6 +28,7 @@ from launcher.placement import clean_environment, count_ranks
 from launcher.rank_table import RankTable
 from launcher.secret import HEAD_VARIABLE
 from launcher.site import Site
+from launcher.slot import find_slot
 
 _SLOT_PROGRAM = (sys.executable, "-P", "-m", "launcher.cluster")
 
@@ -62,6 +63,10 @@ def leading(
     job: Job, table: RankTable | None, environment: Mapping[str, str]
 ) -> Iterator[Starter]:
     """Return what starts the ranks of a job that this process leads; ends it all on exit."""
+    slot = find_slot(environment) if job.engine not in ("local", "hosts") else None
+    if slot is not None:
+        what = f"this process is rank {slot.rank} of {slot.source}, which leads the job from rank 0"
+        raise HostError(what, "start python -m launcher there, or choose the engine local")
     server = own_server(job, table, environment)
     if server is not None and table is not None:
         with hosts.leading(job, table, server) as head:

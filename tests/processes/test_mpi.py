@@ -120,6 +120,17 @@ def test_what_mpirun_complains_of_is_shown(start: Start, living: Living) -> None
     assert living() == []
 
 
+@pytest.mark.parametrize("job", [None, {"engine": "mpi", "ranks": 3}], ids=["mpirun", "launcher"])
+def test_nobody_outlives_what_was_started_and_is_killed(
+    start: Start, folder: RunFolder, living: Living, until: Until, job: Any
+) -> None:
+    started = start("AllWait", *(INSIDE if job is None else ()), job=job)
+    until((folder.logs / "waiting").exists)
+    started.kill()
+    started.communicate()
+    until(lambda: living() == [])
+
+
 def test_nobody_outlives_a_launcher_whose_mpirun_is_killed(
     start: Start, folder: RunFolder, living: Living, until: Until
 ) -> None:
