@@ -17,8 +17,15 @@ from workers.lifeline import die_with
 from workers.resharding.dtypes import STORAGE
 from workers.spmd.graph import Node, values_of
 from workers.spmd.memory import activation_bytes
-from workers.spmd.partition import whole_layout
-from workers.spmd.program import Compute, Invoke, Placed, Program, Reduce, Step
+from workers.spmd.program import (
+    Compute,
+    Invoke,
+    Placed,
+    Program,
+    Reduce,
+    Step,
+    whole_layout,
+)
 from workers.spmd.redistribution import plan_redistribution, reduction_groups
 
 

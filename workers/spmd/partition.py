@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import count
 from types import MappingProxyType
 from typing import Any
 
 from workers.resharding.layout import Layout
-from workers.spmd.division import Division, check_entry
-from workers.spmd.errors import ParameterConflictError, StrategyError
+from workers.spmd.division import Division
+from workers.spmd.errors import StrategyError
 from workers.spmd.graph import (
     Block,
     Call,
@@ -23,8 +22,6 @@ from workers.spmd.graph import (
     Node,
     Operand,
     Value,
-    every_node,
-    flatten,
     is_tensor,
     shape_of,
     values_of,
@@ -38,10 +35,13 @@ from workers.spmd.program import (
     Redistribute,
     Reduce,
     Step,
+    whole_layout,
 )
+from workers.spmd.redistribution import same_slices
 from workers.spmd.reshape import through_reshape
 from workers.spmd.rules import rule_of
-from workers.spmd.signature import Dims, Signature, laid_flat
+from workers.spmd.settlement import RESULT, Settlement
+from workers.spmd.signature import Dims, Signature
 from workers.spmd.simplify import simplify, undivided
 from workers.spmd.strategy import divide
 
@@ -65,14 +65,6 @@ def partition(
     return _Partition(graph, devices, at_rest).run()
 
 
-def whole_layout(devices: int, dims: int) -> Layout:
-    """Return the layout of a tensor that every device holds whole."""
-    return Layout((devices,), ((),) * dims)
-
-
-_RESULT = Node("the network's result", "", (), ())
-
-
 class _Partition:
     """Walks the operators in order; ``placed`` knows where each value is, step by step."""
 
@@ -82,19 +74,10 @@ class _Partition:
         self.operators: list[Operator] = []
         self.placed: dict[str, Placed] = {}  # values that some step has made, or the inputs
         self.made_by: dict[str, Node] = {}  # the operator that made a value, for reports
-        self.users: dict[str, Node] = {}  # the operator that gave a parameter its layout
-        self.used_directly: set[str] = set()  # parameters that an operator uses without a cast
         self.cast: dict[str, Node] = {}  # casts of parameters, placed where they are first used
-        self.parameters = {v.name: v for v in graph.parameters.values()}
-        self.at_rest = at_rest
-        for name, layout in at_rest.items():
-            self.placed[name] = Placed(self.parameters[name], layout)
+        self.settlement = Settlement(self.graph, devices, at_rest)
         self.copies: dict[tuple[str, Layout], Placed] = {}
         self.numbers = count()
-        self.uses: dict[str, list[Node]] = {}
-        for node in every_node(self.graph.nodes):
-            for value in values_of(node.inputs):
-                self.uses.setdefault(value.name, []).append(node)
 
     def run(self) -> Program:
         for value in self.graph.inputs:
@@ -102,11 +85,11 @@ class _Partition:
         for node in self.graph.nodes:
             self._node(node)
         outputs = self._all_gathered(self.graph.outputs)
-        for value in self.parameters.values():  # parameters that nothing uses
-            self._layout_of(value)
+        for value in self.graph.parameters.values():  # also those that nothing uses
+            self._held(value)
         return Program(
             self.devices,
-            {name: self.placed[name] for name in self.parameters},
+            {name: self.settlement.placed[name] for name in self.graph.parameters},
             self.graph.inputs,
             tuple(self.steps),
             outputs,
@@ -121,8 +104,8 @@ class _Partition:
         if isinstance(output, Constant):
             return output
         whole = self._whole(output).layout
-        if output.name in self.parameters:
-            self._settle(output, whole, _RESULT)
+        if output.name in self.graph.parameters:
+            self._settle(output, whole, RESULT)
         return self._bring(output, whole)
 
     def _node(self, node: Node) -> None:
@@ -152,8 +135,7 @@ class _Partition:
             self._node(node)
         end = self._end(block.end)
         done = Block(tuple(self.steps), end)
-        at_rest = {name: self.placed[name] for name in self.parameters if name in self.placed}
-        self.steps, self.copies, self.placed = steps, copies, placed | at_rest
+        self.steps, self.copies, self.placed = steps, copies, placed
         return done
 
     def _end(self, end: End[Node]) -> End[Step]:
@@ -198,7 +180,7 @@ class _Partition:
     def _reshape(self, node: Node) -> None:
         """Reshape what each rank has, after gathering the splits that the new shape cannot keep."""
         source = node.inputs[0]
-        if node.attributes.get("in_strategy") and source not in self.parameters.values():
+        if node.attributes.get("in_strategy") and source not in self.graph.parameters.values():
             raise StrategyError(
                 node,
                 "a strategy on Reshape means nothing, unless it reshapes a parameter",
@@ -209,7 +191,7 @@ class _Partition:
             target = self._whole(node.outputs[0]).layout
         else:
             assert isinstance(source, Value)
-            held = self._layout_of(source)
+            held = self._held(source).layout
             kept, target = through_reshape(held, shape_of(source), node.outputs[0].shape)
             operands = (self._bring(source, kept),)
         placed = Placed(node.outputs[0], target)
@@ -218,11 +200,11 @@ class _Partition:
     def _cast(self, node: Node) -> None:
         """A cast takes its operand as it lies; that of a parameter waits for its first user."""
         source = node.inputs[0]
-        if isinstance(source, Value) and source.name in {*self.parameters, *self.cast}:
+        if isinstance(source, Value) and source.name in {*self.graph.parameters, *self.cast}:
             self.cast[node.outputs[0].name] = node
             return
         if isinstance(source, Value):
-            layout = self._layout_of(source)
+            layout = self._held(source).layout
             operand: Operand = self._bring(source, layout)
         else:
             layout, operand = self._whole(node.outputs[0]).layout, source
@@ -259,11 +241,7 @@ class _Partition:
         return self._bring(value, layout)
 
     def _settle(self, value: Value, layout: Layout, user: Node, cast: bool = False) -> None:
-        """Give a parameter the layout that its users want; refuse users that want different ones.
-
-        Of layouts with equal slices MindSpore reports that of the first user, or of the last one
-        if all of them use the parameter behind a cast.
-        """
+        """Let an operator have its say where a parameter lies; place the cast of one."""
         casting = self.cast.get(value.name)
         if casting is not None:
             source = casting.inputs[0]
@@ -272,24 +250,15 @@ class _Partition:
             if value.name not in self.placed:
                 operands = (self._bring(source, layout), *casting.inputs[1:])
                 self._compute(casting, operands, (Placed(value, layout),))
-        elif value.name in self.parameters and value.name not in self.at_rest:
-            held = self.placed.setdefault(value.name, Placed(value, layout))
-            first = self.users.setdefault(value.name, user)
-            if not same_slices(held.layout, layout, value.shape):
-                raise ParameterConflictError(
-                    value.name, f"{first} as {held.layout}", f"{user} as {layout}"
-                )
-            if value.name not in self.used_directly:
-                self.placed[value.name] = Placed(value, layout)
-            if not cast:
-                self.used_directly.add(value.name)
+        elif value.name in self.graph.parameters:
+            self.settlement.settle(value, layout, user, cast)
 
-    def _layout_of(self, value: Value) -> Layout:
+    def _held(self, value: Value) -> Placed:
         """Return where a value is; a parameter that no operator placed yet gets its place here."""
-        if value.name not in self.placed:
-            layout, user = self._later_use(self._uncast(value))
-            self._settle(value, layout, user)
-        return self.placed[value.name].layout
+        known = self.settlement.placed if value.name in self.graph.parameters else self.placed
+        if value.name not in known:
+            self._settle(value, *self.settlement.later_use(self._uncast(value)))
+        return known[value.name]
 
     def _uncast(self, value: Value) -> Value:
         """Return the parameter behind a cast that waits for its first user."""
@@ -297,43 +266,10 @@ class _Partition:
             (value,) = values_of(self.cast[value.name].inputs)
         return value
 
-    def _later_use(self, value: Value) -> tuple[Layout, Node]:
-        """Return the layout of a parameter whose first use, a reshape say, does not decide it.
-
-        The next user that does decides; else the strategy of a reshape; else all devices share
-        the rows of the parameter if they can (MindSpore: step_parallel.cc, CreateParameterLayout).
-        """
-        users = list(self._users_of(value))
-        for user, operand in users:
-            if user.op != "Reshape":
-                signature = rule_of(user, self.devices)
-                pairs = zip(user.tensors, signature.inputs, strict=False)
-                dims = next(labels for tensor, labels in pairs if tensor == operand)
-                return divide(user, signature, self.devices).layout(dims), user
-        for user, _ in users:
-            if user.attributes.get("in_strategy"):
-                return _reshape_strategy(user, self.devices), user
-        returned = value.name in self.parameters and value in flatten(self.graph.outputs)
-        if returned or not users:
-            return self._whole(value).layout, _RESULT
-        if value.shape and value.shape[0] % self.devices == 0:
-            axes = ((0,), *((),) * (len(value.shape) - 1))
-            return Layout((self.devices,), axes), users[0][0]
-        return self._whole(value).layout, users[0][0]
-
-    def _users_of(self, value: Value) -> Iterator[tuple[Node, Value]]:
-        """Yield the operators that use a value, also behind casts, and their operand."""
-        for user in self.uses.get(value.name, []):
-            if user.op == "Cast":
-                yield from self._users_of(user.outputs[0])
-            else:
-                yield user, value
-
     def _bring(self, value: Value, layout: Layout) -> Value:
         """Return the value in another layout, moving it there once."""
-        held_layout = self._layout_of(value)
-        held = self.placed[value.name]
-        if same_slices(held_layout, layout, value.shape):
+        held = self._held(value)
+        if same_slices(held.layout, layout, value.shape):
             return held.local
         key = (value.name, layout)
         if key not in self.copies:
@@ -373,24 +309,6 @@ class _Partition:
             return tuple(self._map(item, change) for item in operand)
         plain = isinstance(operand, Constant) and not is_tensor(operand)
         return operand if plain else change(operand)
-
-
-def same_slices(one: Layout, other: Layout, shape: tuple[int, ...]) -> bool:
-    """Tell whether every rank holds the same part in both layouts."""
-    return one == other or one.regions(shape) == other.regions(shape)
-
-
-def _reshape_strategy(node: Node, devices: int) -> Layout:
-    """Return what the strategy of a reshape asks of the parameter it reshapes."""
-    (entry,) = laid_flat(node.attributes["in_strategy"], tuple)
-    check_entry(node, 0, shape_of(node.tensors[0]), entry, devices)
-    used = tuple(count for count in entry if count > 1)
-    repeated, left = divmod(devices, math.prod(used))
-    if left or not repeated:
-        raise StrategyError(node, f"its strategy {entry} does not divide {devices} devices")
-    matrix = ((repeated,) if repeated > 1 else ()) + used
-    axes = iter(range(len(matrix) - len(used), len(matrix)))
-    return Layout(matrix, tuple((next(axes),) if count > 1 else () for count in entry))
 
 
 def _table_first(

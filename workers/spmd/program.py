@@ -98,6 +98,11 @@ class Program:
         return tuple(_flat(self.steps))
 
 
+def whole_layout(devices: int, dims: int) -> Layout:
+    """Return the layout of a tensor that every device holds whole."""
+    return Layout((devices,), ((),) * dims)
+
+
 def reads_of(step: Step) -> Iterator[Value]:
     """Yield the values that a step uses, also inside the blocks that it runs."""
     if isinstance(step, Compute):

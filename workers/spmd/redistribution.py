@@ -25,6 +25,11 @@ class Transfer:
     elements_received: int  # from other ranks
 
 
+def same_slices(one: Layout, other: Layout, shape: tuple[int, ...]) -> bool:
+    """Tell whether every rank holds the same part in both layouts."""
+    return one == other or one.regions(shape) == other.regions(shape)
+
+
 @lru_cache(maxsize=4096)
 def plan_redistribution(
     source: Layout, target: Layout, shape: tuple[int, ...]
