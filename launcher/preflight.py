@@ -84,7 +84,7 @@ def verify_content(job: Job, checkpoint: SlicedCheckpoint | None) -> dict[str, i
 def doubts(checkpoint: SlicedCheckpoint | None) -> tuple[str, ...]:
     """Return warnings of what looks wrong with a checkpoint, though it can be loaded."""
     doubt = find_doubt(checkpoint) if checkpoint is not None else None
-    return (f"{doubt} (an error with --verify replicas)",) if doubt is not None else ()
+    return (str(doubt),) if doubt is not None else ()
 
 
 def _check_writable(output: Path) -> None:

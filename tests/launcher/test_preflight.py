@@ -116,7 +116,7 @@ def test_replicas_that_differ_are_an_error_when_the_job_asks(
     checkpoint = preflight.check_checkpoint(job)
     assert preflight.verify_content(job, checkpoint) == {}
     (warning,) = preflight.doubts(checkpoint)
-    assert warning.startswith("w: ") and "(an error with --verify replicas)" in warning
+    assert warning.startswith("w: ") and "should hold the same" in warning
     asking = job.model_copy(update={"verify": ("replicas",)})
     with pytest.raises(JobError, match="^checkpoint: w: .*should hold the same"):
         preflight.verify_content(asking, checkpoint)

@@ -16,6 +16,11 @@ def sample(index: CheckpointIndex, name: str) -> bytes:
         return _sample(file, index.tensors[name])
 
 
+def is_constant(content: bytes) -> bool:
+    """Return whether a sample may be of zeros, ones and the like; bytes of weights are various."""
+    return len(set(content)) <= 8
+
+
 def differing(one: CheckpointIndex, other: CheckpointIndex, names: Iterable[str]) -> list[str]:
     """Return those of some tensors whose samples are not the same in two files."""
     with open_bytes(one) as first, open_bytes(other) as second:

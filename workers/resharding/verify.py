@@ -10,8 +10,13 @@ from functools import partial
 from types import MappingProxyType
 
 from workers.resharding.ckpt_format import CRC_FOOTER_SIZE
-from workers.resharding.content import flat_views, sampled_ranges
-from workers.resharding.errors import ChecksumError, ReplicaMismatchError
+from workers.resharding.content import flat_views, is_constant, sample, sampled_ranges
+from workers.resharding.errors import (
+    ChecksumError,
+    ReplicaMismatchError,
+    ReshardError,
+    SharedFileError,
+)
 from workers.resharding.file_bytes import FileBytes, open_bytes
 from workers.resharding.index import CheckpointIndex
 from workers.resharding.remote.address import RemoteFile
@@ -48,20 +53,38 @@ def verify_replicas(checkpoint: SlicedCheckpoint, full: bool = False) -> int:
     return _compare_replicas(checkpoint, checkpoint.parameters, full)
 
 
-def find_doubt(checkpoint: SlicedCheckpoint) -> ReplicaMismatchError | None:
-    """Return what a look at a few large parameters finds: files in the wrong order, most likely.
+def find_doubt(checkpoint: SlicedCheckpoint) -> ReshardError | None:
+    """Return what a look at a few large parameters finds: files in the wrong order, or copies.
 
     It takes next to no time, so that it can be done when nobody asked for a check.
     """
     parameters, files = checkpoint.parameters, checkpoint.files.values()
     if any(index.cipher or isinstance(index.path, RemoteFile) for index in files):
         return None  # a few bytes of such a file are not cheap
-    largest = sorted(parameters, key=lambda name: -math.prod(parameters[name].full_shape))
+    named = [name for name, saved in parameters.items() if saved.in_strategy]
+    largest = sorted(named, key=lambda name: -math.prod(parameters[name].full_shape))
     try:
         _compare_replicas(checkpoint, largest[:_LOOKED_AT], full=False)
-    except ReplicaMismatchError as error:
+        for name in largest:
+            if len(parameters[name].replicas) > 1:
+                _refuse_copies(checkpoint, name)
+                break
+    except (ReplicaMismatchError, SharedFileError) as error:
         return error
     return None
+
+
+def _refuse_copies(checkpoint: SlicedCheckpoint, name: str) -> None:
+    """Refuse files with one content, no constant, in the place of different slices."""
+    seen: dict[bytes, tuple[int, int]] = {}
+    for number, ranks in enumerate(checkpoint.parameters[name].replicas):
+        for rank in ranks:
+            index = checkpoint.files[rank]
+            content = sample(index, name)
+            group, other = seen.setdefault(content, (number, rank))
+            if group != number and not is_constant(content):
+                path = str(checkpoint.files[other].path)
+                raise SharedFileError(name, other, path, rank, str(index.path))
 
 
 CHECKS: Mapping[str, Callable[[SlicedCheckpoint], int]] = MappingProxyType(

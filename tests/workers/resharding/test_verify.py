@@ -8,10 +8,11 @@ import pytest
 
 from workers.resharding.checkpoint import SlicedCheckpoint, open_checkpoint
 from workers.resharding.checkpoint_file import read_index
-from workers.resharding.errors import ChecksumError, ReplicaMismatchError
+from workers.resharding.errors import ChecksumError, ReplicaMismatchError, SharedFileError
 from workers.resharding.layout import Layout
 from workers.resharding.verify import find_doubt, verify_crc, verify_replicas
 
+Save = Callable[..., tuple[str, Path]]
 W = np.arange(1 << 15, dtype=np.float32).reshape(256, 128)
 COLUMNS = Layout.from_tensor_map((2, 2), (-1, 0))  # ranks 0, 2 and 1, 3 are replicas
 
@@ -81,3 +82,13 @@ def test_files_in_the_wrong_order_are_doubted_without_being_asked(saved: tuple[s
     other.write_bytes(content)
     doubt = find_doubt(open_checkpoint(*saved))
     assert isinstance(doubt, ReplicaMismatchError) and doubt.offset == 2  # 0 and 64
+
+
+def test_a_copy_of_the_file_of_another_rank_is_doubted(tmp_path: Path, save: Save) -> None:
+    rows = Layout((4,), ((0,), ()))  # no replicas: only the content tells
+    pattern, strategy = save(tmp_path, {"w": W, "one": W * 0 + 1}, {"w": rows, "one": rows})
+    assert find_doubt(open_checkpoint(pattern, strategy)) is None
+    source, copy = Path(pattern.format(rank=1)), Path(pattern.format(rank=3))
+    copy.write_bytes(source.read_bytes())
+    doubt = find_doubt(open_checkpoint(pattern, strategy))
+    assert isinstance(doubt, SharedFileError) and (doubt.first, doubt.second) == (1, 3)

@@ -114,7 +114,8 @@ class SharedFileError(ReshardError):
     def __str__(self) -> str:
         return (
             f"ranks {self.first} and {self.second} hold different slices of {self.parameter}, but"
-            f" {self.path} and {self.other} are the same file; is one a wrong link?"
+            f" {self.path} and {self.other} have the same content; is one a copy of the other,"
+            " or a link to it?"
         )
 
 
