@@ -8,17 +8,22 @@ with it: mpirun ends the others, and so does ``srun --kill-on-bad-exit``.
 from __future__ import annotations
 
 import os
+import struct
 import time
 from collections.abc import Mapping
 
 import numpy as np
 from mpi4py import MPI
 
+from workers.spmd.board import THE_END
 from workers.spmd.errors import MeetingError, MismatchError
 
 _CALL_BYTES = 1000  # of a call's name that are compared
 _PIECE_BYTES = 1 << 22
-_HASTE = 200  # polls before the first sleep
+_ENCLOSED_BYTES = 1 << 14  # most of a part that goes in the same message as the call
+_HEAD = struct.Struct("<QH")  # bytes of the array, bytes of the call's name
+_HASTE = 5  # polls before the first sleep: others may need the core
+_SHORTEST_SLEEP_S = 20e-6
 _LONGEST_SLEEP_S = 0.001
 
 _Parts = Mapping[int, tuple[slice, ...]]
@@ -37,57 +42,77 @@ class MpiTransport:
             )
         self.rank, self.rank_size = rank, rank_size
         self.waiting_for: tuple[int, str] | None = None
+        self._letters: dict[int, np.ndarray] = {}
         self._comm = MPI.COMM_WORLD.Split(0, rank)  # numbered as the job numbers its ranks
 
     def swap(
         self, call: str, group: tuple[int, ...], array: np.ndarray, gives: _Parts, takes: _Parts
     ) -> list[np.ndarray]:
         """See ``Transport.swap``."""
-        self._compare(call, array.nbytes, [member for member in group if member != self.rank])
         parts = {
             member: array[part] if member == self.rank else np.empty_like(array[part], order="C")
             for member, part in takes.items()
         }
-        receiving = {
-            member: self._comm.Irecv([_bytes(part), MPI.BYTE], member)
-            for member, part in parts.items()
-            if member != self.rank
-        }
+        given = {member: np.ascontiguousarray(array[part]) for member, part in gives.items()}
+        self._exchange_letters(call, group, array.nbytes, given, parts)
+        large = {m: p for m, p in parts.items() if m != self.rank and p.nbytes > _ENCLOSED_BYTES}
+        receiving = {m: self._comm.Irecv([_bytes(p), MPI.BYTE], m) for m, p in large.items()}
         sending = [
-            self._comm.Isend([_bytes(np.ascontiguousarray(array[part])), MPI.BYTE], member)
-            for member, part in gives.items()
-            if member != self.rank
+            (member, self._comm.Isend([_bytes(part), MPI.BYTE], member))
+            for member, part in given.items()
+            if member != self.rank and part.nbytes > _ENCLOSED_BYTES
         ]
-        for member, request in receiving.items():
-            self._wait([request], member, call)
-        self._wait(sending, min(gives, default=self.rank), call)
+        for member, request in (*receiving.items(), *sending):
+            self._wait(request, member, call)
         return list(parts.values())
 
     def close(self) -> None:
         """Blocks until all ranks are here: only then may one of them leave an MPI job."""
-        others = [rank for rank in range(self.rank_size) if rank != self.rank]
-        self._compare("the end of its data", 0, others)
+        self._exchange_letters(THE_END, tuple(range(self.rank_size)), 0, {}, {})
         MPI.Finalize()
 
-    def _compare(self, call: str, num_bytes: int, peers: list[int]) -> None:
-        """Tell the peers the call and hear theirs."""
-        ours = f"{call[:_CALL_BYTES]} ({num_bytes} bytes)".encode()
-        theirs = {peer: bytearray(2 * _CALL_BYTES * 4) for peer in peers}
-        hearing = {p: self._comm.Irecv([text, MPI.BYTE], p) for p, text in theirs.items()}
-        telling = [self._comm.Isend([ours, MPI.BYTE], peer) for peer in peers]
-        for peer, request in hearing.items():
-            self._wait([request], peer, call)
-            text = bytes(theirs[peer]).rstrip(b"\0")
-            if text != ours:
-                found = text.decode(errors="replace")
-                raise MismatchError(self.rank, ours.decode(errors="replace"), peer, found)
-        self._wait(telling, self.rank, call)
+    def _exchange_letters(
+        self,
+        call: str,
+        group: tuple[int, ...],
+        num_bytes: int,
+        given: Mapping[int, np.ndarray],
+        parts: Mapping[int, np.ndarray],
+    ) -> None:
+        """Tell the group the call and hear theirs; small parts come in the same letter."""
+        name = call.encode()[:_CALL_BYTES]
+        head = _HEAD.pack(num_bytes, len(name)) + name
+        others = [member for member in group if member != self.rank]
+        hearing = {m: self._comm.Irecv([self._letter_of(m), MPI.BYTE], m) for m in others}
+        telling = []
+        for member in others:
+            part = given.get(member)
+            enclosed = part is not None and part.nbytes <= _ENCLOSED_BYTES
+            written = head + _bytes(part).tobytes() if part is not None and enclosed else head
+            telling.append((member, self._comm.Isend([written, MPI.BYTE], member)))
+        for member, request in hearing.items():
+            self._wait(request, member, call)
+            letter = self._letters[member].data
+            if letter[: len(head)] != head:
+                raise MismatchError(self.rank, _in_words(head), member, _in_words(letter))
+            taken = parts.get(member)
+            if taken is not None and taken.nbytes <= _ENCLOSED_BYTES:
+                _bytes(taken).data[:] = letter[len(head) : len(head) + taken.nbytes]
+        for member, request in telling:
+            self._wait(request, member, call)
 
-    def _wait(self, requests: list[MPI.Request], peer: int, call: str) -> None:
-        """Return when all is done; ``peer`` is whom that depends on."""
+    def _letter_of(self, member: int) -> np.ndarray:
+        """Return the memory for what a member writes."""
+        if member not in self._letters:
+            size = _HEAD.size + _CALL_BYTES + _ENCLOSED_BYTES
+            self._letters[member] = np.empty(size, np.uint8)
+        return self._letters[member]
+
+    def _wait(self, request: MPI.Request, peer: int, call: str) -> None:
+        """Return when a message is through; ``peer`` is whom that depends on."""
         self.waiting_for = peer, call
-        polls, pause_s = 0, 20e-6
-        while not MPI.Request.Testall(requests):
+        polls, pause_s = 0, _SHORTEST_SLEEP_S
+        while not request.Test():
             polls += 1
             if polls < _HASTE:
                 os.sched_yield()
@@ -95,6 +120,12 @@ class MpiTransport:
                 time.sleep(pause_s)
                 pause_s = min(2 * pause_s, _LONGEST_SLEEP_S)
         self.waiting_for = None
+
+
+def _in_words(letter: bytes | memoryview) -> str:
+    num_bytes, size = _HEAD.unpack_from(letter)
+    name = bytes(letter[_HEAD.size : _HEAD.size + size]).decode(errors="replace")
+    return f"{name} with {num_bytes} bytes"
 
 
 def _bytes(memory: np.ndarray) -> np.ndarray:
