@@ -21,7 +21,7 @@ DEV := $(VENV)/.installed-dev
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup run test check bench bench-reshard format digits-checkpoint clean
+.PHONY: help setup run test check bench bench-reshard format job-reference digits-checkpoint clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ bench-reshard: $(RUN) ## Measure the re-sharding core: limit, MindSpore, safeten
 
 format: $(DEV) ## Sort the imports
 	$(BIN)/python -m isort $(wildcard $(CODE))
+
+job-reference: $(RUN) ## Write docs/job.md anew
+	$(BIN)/python -m launcher.job_reference > docs/job.md
 
 digits-checkpoint: $(RUN) ## Train examples/digits again and write its slices
 	$(BIN)/python -m examples.digits.train

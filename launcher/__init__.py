@@ -17,11 +17,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from launcher.job import Job
+    from launcher.plan_command import Plan
     from launcher.run_result import Result
     from workers.protocol import Message
 
 __version__ = "0.1.0"
-__all__ = ["load_job", "run"]
+__all__ = ["load_job", "plan", "run"]
 
 
 def load_job(path: str | Path | None = None, **values: Any) -> Job:
@@ -35,6 +36,17 @@ def load_job(path: str | Path | None = None, **values: Any) -> Job:
     from launcher.job import load_job as load
 
     return load(Path(path) if path is not None else None, values)
+
+
+def plan(job: Job) -> Plan:
+    """Return where the ranks of a job would run and what they would read; starts none of them.
+
+    Raises:
+        launcher.errors.LauncherError: the job cannot start.
+    """
+    from launcher.plan_command import plan_job
+
+    return plan_job(job)
 
 
 def run(job: Job, watch: Callable[[Message], None] = lambda message: None) -> Result:

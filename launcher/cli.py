@@ -29,6 +29,7 @@ COMMANDS = {
 }
 # commands that take no job, and know their own flags
 FILE_COMMANDS = {
+    "init": ("launcher.init_command", "write a commented job file to begin with"),
     "transform": ("launcher.transform_command", "re-shard the files of a checkpoint"),
     "inspect": ("launcher.inspect_command", "print what a checkpoint or strategy file holds"),
     "rank-table": ("launcher.rank_table_command", "check, make and merge HCCL rank tables"),
@@ -139,6 +140,9 @@ def make_parser(command: str) -> FlagParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,
+    )
+    parser.add_argument(
+        "--set", action="append", metavar="KEY=VALUE", help="any key of a job: docs/job.md"
     )
     parser.add_argument("--version", action="version", version=f"launcher {__version__}")
     parser.add_argument(
@@ -355,8 +359,9 @@ def _carry_out(
 def _execute_job(
     command: str, path: Path | None, flags: dict[str, Any], shown: dict[str, Any]
 ) -> int:
-    from launcher.job import load_job
+    from launcher.job import load_job, parse_settings
 
+    flags = {**parse_settings(flags.pop("set", ())), **flags}
     named = "network" in flags or str(flags.get("checkpoint")).startswith("hub:")
     if path is None and not named and DEFAULT_JOB.is_file():
         path = DEFAULT_JOB

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeGuard
 
@@ -334,6 +334,25 @@ def load_job(path: Path | None, flags: Mapping[str, Any]) -> Job:
         return Job.model_validate({**in_file, **flags})
     except ValidationError as error:
         raise _job_error(error, path, flags) from error
+
+
+def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
+    """Return the keys that ``--set key=value`` names; a value is written as in a job file.
+
+    Raises:
+        JobError: one is no key and value.
+    """
+    values: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        try:
+            values[key.strip().replace("-", "_")] = yaml.safe_load(text)
+        except (yaml.YAMLError, ValueError):
+            equals = ""
+        if not (key and equals):
+            problem = Problem("--set", f"{setting!r} is no key=value", "write --set ranks=8")
+            raise JobError(COMMAND_LINE, [problem])
+    return values
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -9,6 +9,8 @@ import numpy as np
 
 from launcher.errors import JobError
 
+ROWS_AT_ONCE = 4096  # of predictions, which may be larger than memory
+
 
 def read_labels(name: str) -> np.ndarray:
     """Return the labels in ``file.npy`` or ``file.npz:key``.
@@ -38,13 +40,28 @@ def accuracy(labels: np.ndarray, predictions: Path, name: str) -> float:
     """Return the share of predictions, argmax over the last dim, that equal their label.
 
     Raises:
-        JobError: there is not one label for each prediction.
+        JobError: there is not one label for each prediction, a label is no class of the network,
+            or scores are NaN, of which none is the highest.
     """
     scores = np.load(predictions, mmap_mode="r")
     if scores.shape[:-1] != labels.shape:
         what = f"labels of shape {labels.shape} for predictions of shape {scores.shape}"
         raise _unusable(name, what, "give one label for each prediction")
-    return float(np.mean(np.argmax(scores, axis=-1) == labels))
+    classes = scores.shape[-1]
+    scores, labels = scores.reshape(-1, classes), labels.reshape(-1)
+    least, most = int(labels.min()), int(labels.max())
+    if least < 0 or most >= classes:
+        what = f"labels from {least} to {most} for {classes} classes"
+        raise _unusable(name, what, f"labels are class numbers from 0 to {classes - 1}")
+    hits = 0
+    for start in range(0, len(scores), ROWS_AT_ONCE):
+        part = np.asarray(scores[start : start + ROWS_AT_ONCE])
+        if part.dtype.kind == "f" and np.isnan(part).any():
+            row = start + int(np.isnan(part).any(axis=1).argmax())
+            what, fix = f"prediction {row} is NaN", "look at the input and the weights"
+            raise JobError.about("predictions", what, fix)
+        hits += int((part.argmax(axis=-1) == labels[start : start + ROWS_AT_ONCE]).sum())
+    return hits / labels.size
 
 
 def _unusable(name: str, what: str, fix: str) -> JobError:

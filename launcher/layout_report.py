@@ -43,6 +43,7 @@ def ask(job: Job, rank_size: int, environment: Mapping[str, str], threads: int) 
         "network_args": job.network_args,
         "predict_data": job.data,
         "task": job.task,
+        "parallel_mode": job.parallel_mode,
         "batch_size": job.batch_size,
         "ranks": rank_size,
         "search_path": [str(folder) for folder in job.search_path],

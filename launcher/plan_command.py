@@ -94,14 +94,22 @@ class Plan:
 
 def execute(job: Job, as_json: bool = False) -> int:
     """Print the plan; only a child that works out the layouts is started, no rank."""
-    table = read_rank_table(job)
-    prepared = prepare(job, table, Planned(job, table, os.environ))
-    plan = make_plan(prepared, os.environ)
+    plan = plan_job(job)
     if as_json:
         print(json.dumps(plan.to_dict(os.environ), indent=2))
     else:
         _print(plan, os.environ, make_console(sys.stdout))
     return 0
+
+
+def plan_job(job: Job) -> Plan:
+    """Return what a run of ``job`` would do.
+
+    Raises:
+        LauncherError: it cannot start.
+    """
+    table = read_rank_table(job)
+    return make_plan(prepare(job, table, Planned(job, table, os.environ)), os.environ)
 
 
 def make_plan(prepared: Prepared, environment: Mapping[str, str]) -> Plan:

@@ -11,10 +11,13 @@ import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
+from workers.errors import WorkerError
 from workers.lifeline import die_with
 from workers.resharding.dtypes import STORAGE
+from workers.spec import WorkerSpec
 from workers.spmd.graph import Node, values_of
 from workers.spmd.memory import activation_bytes
 from workers.spmd.program import (
@@ -109,15 +112,32 @@ def _next_user(steps: Sequence[Step], name: str) -> Node | None:
     return None
 
 
+def _report_whole(spec: WorkerSpec) -> dict[str, Any]:
+    """Return the report of ranks that hold whole weights; nobody divides their network."""
+    from workers.runtimes.single import SingleRuntime
+
+    runtime = SingleRuntime(replace(spec, device="cpu"))
+    runtime.open()
+    parameters = {
+        name: {
+            "device_matrix": list(wanted.layout.device_matrix),
+            "tensor_map": list(wanted.layout.tensor_map),
+            "full_shape": list(wanted.full_shape),
+            "slice_shape": list(wanted.full_shape),
+            "dtype": wanted.dtype,
+        }
+        for name, wanted in runtime.wanted_parameters().items()
+    }
+    undivided: dict[str, Any] = {"inputs": {}, "operators": [], "collectives": []}
+    return {"parameters": parameters, "activation_bytes": 0, **undivided}
+
+
 def main() -> int:
     """Read one request, write one report."""
     request = json.load(sys.stdin)
     die_with(request["launcher"])
     answer = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # the user's prints must not mix with the report
-    from workers.errors import WorkerError
-    from workers.spec import WorkerSpec
-
     try:
         from workers.runtimes.simulated import SimulatedRuntime
 
@@ -127,6 +147,7 @@ def main() -> int:
             device_id=0,
             server_id="localhost",
             device="simulated",
+            parallel_mode=request.get("parallel_mode", "semi_auto_parallel"),
             network=request["network"],
             network_args=request["network_args"],
             predict_data=request["predict_data"],
@@ -134,14 +155,17 @@ def main() -> int:
             batch_size=request.get("batch_size"),
             search_path=tuple(request.get("search_path", ())),
         )
-        runtime = SimulatedRuntime(spec)
-        runtime.open()
-        program = runtime.divide()
+        if spec.shares_data:
+            found = _report_whole(spec)
+        else:
+            runtime = SimulatedRuntime(spec)
+            runtime.open()
+            found = report(runtime.divide())
     except WorkerError as error:
         print(error, file=sys.stderr)
         return error.exit_code
     with answer:
-        json.dump(report(program), answer)
+        json.dump(found, answer)
     return 0
 
 

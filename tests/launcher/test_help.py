@@ -63,7 +63,7 @@ def flags_of(command: str) -> dict[str, Iterable[str] | None]:
 
 @pytest.mark.parametrize("command", ["run", "plan"])
 def test_flags_and_keys_of_a_job_have_the_same_names(command: str) -> None:
-    flags = flags_of(command).keys() - {"help", "version", "as_json", "dry_run"}
+    flags = flags_of(command).keys() - {"help", "version", "as_json", "dry_run", "set"}
     assert flags == Job.model_fields.keys() - {"search_path"}
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from launcher.errors import JobError
-from launcher.job import Job, load_job
+from launcher.job import Job, load_job, parse_settings
 from workers.resharding.rank_files import find_rank_files, whole_files
 
 GOOD = "network: net.py:make\npredict_data: pkg.data:make\nranks: 8\n"
@@ -286,3 +286,20 @@ def test_a_run_can_only_be_resumed_in_a_folder_with_a_name(job_file: Path) -> No
         job_file, resume=True
     )
     assert load_job(job_file, {"resume": True, "output": "out"}).resume
+
+
+def test_settings_are_written_as_in_a_job_file() -> None:
+    settings = ["ranks=8", "phase-timeout=1.5", "metrics=[loss]", "output=a=b", "strategy="]
+    assert parse_settings(settings) == {
+        "ranks": 8,
+        "phase_timeout": 1.5,
+        "metrics": ["loss"],
+        "output": "a=b",
+        "strategy": None,
+    }
+
+
+@pytest.mark.parametrize("setting", ["ranks", "=8", "metrics=[loss", "timeout=2001-13-45"])
+def test_a_setting_that_is_none_is_refused(setting: str) -> None:
+    with pytest.raises(JobError, match="is no key=value; write --set ranks=8"):
+        parse_settings([setting])

@@ -80,3 +80,27 @@ def test_labels_and_predictions_must_be_equally_many(tmp_path: Path) -> None:
     np.save(tmp_path / "p.npy", np.zeros((4, 3)))
     with pytest.raises(JobError, match="one label for each prediction"):
         accuracy(np.array([1, 0, 2]), tmp_path / "p.npy", "y.npy")
+
+
+@pytest.mark.parametrize("label", [-1, 3])
+def test_a_label_that_is_no_class_of_the_network_is_an_error(tmp_path: Path, label: int) -> None:
+    np.save(tmp_path / "p.npy", np.zeros((2, 3)))
+    with pytest.raises(JobError, match="labels from .* for 3 classes; .* from 0 to 2"):
+        accuracy(np.array([0, label]), tmp_path / "p.npy", "y.npy")
+
+
+def test_scores_that_are_no_numbers_are_an_error(tmp_path: Path) -> None:
+    scores = np.zeros((9000, 3), np.float32)
+    scores[8000, 1] = np.nan
+    np.save(tmp_path / "p.npy", scores)
+    with pytest.raises(JobError, match="predictions: prediction 8000 is NaN"):
+        accuracy(np.zeros(9000, np.int64), tmp_path / "p.npy", "y.npy")
+
+
+def test_labels_may_have_several_dims_or_none(tmp_path: Path) -> None:
+    scores = np.zeros((2, 2, 3))
+    scores[0, 1, 2] = 1
+    np.save(tmp_path / "p.npy", scores)
+    assert accuracy(np.array([[0, 2], [0, 1]]), tmp_path / "p.npy", "y.npy") == 0.75
+    np.save(tmp_path / "p.npy", np.array([0.0, 5.0]))
+    assert accuracy(np.array(1), tmp_path / "p.npy", "y.npy") == 1.0

@@ -104,6 +104,7 @@ def test_the_child_is_asked_for_the_network_of_the_job(
         "network_args": {},
         "predict_data": "net:data",
         "task": "predict",
+        "parallel_mode": "semi_auto_parallel",
         "batch_size": None,
         "ranks": 8,
         "search_path": [str(tmp_path)],

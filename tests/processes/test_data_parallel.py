@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from mindspore.train import Model
 
+import launcher
+
 ROOT = Path(__file__).parents[2]
 LENET = ROOT / "examples" / "lenet"
 SAMPLES = 43  # of 3 ranks and batches of 8: nothing divides them
@@ -73,3 +75,10 @@ def evaluate_here(folder: Path) -> tuple[dict[str, float], np.ndarray, np.ndarra
     scores = [model.predict(images).asnumpy() for images, _ in data]
     metrics = model.eval(data, dataset_sink_mode=False)
     return metrics, np.concatenate(scores), names["LABELS"]
+
+
+def test_a_plan_says_that_every_rank_reads_the_whole_weights() -> None:
+    job = launcher.load_job(LENET / "job.yaml", ranks=3, parallel_mode="data_parallel")
+    plan = launcher.plan(job).to_dict({})
+    assert [rank["bytes_to_read"] for rank in plan["ranks"]] == [4 * 61_684] * 3
+    assert all(p["slice_shape"] == p["full_shape"] for p in plan["parameters"].values())
