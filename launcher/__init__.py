@@ -13,13 +13,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from launcher.job import Job
     from launcher.plan_command import Plan
     from launcher.run_result import Result
-    from workers.protocol import Message
+    from launcher.runner import Watch
 
 __version__ = "0.1.0"
 __all__ = ["load_job", "plan", "run"]
@@ -49,11 +48,11 @@ def plan(job: Job) -> Plan:
     return plan_job(job)
 
 
-def run(job: Job, watch: Callable[[Message], None] = lambda message: None) -> Result:
+def run(job: Job, watch: Watch = lambda message: None) -> Result:
     """Predict, and return the verified result or the cause of the failure.
 
     Args:
-        watch: is called with every message of every rank, as it comes.
+        watch: is called with every message of every rank as it comes, and with restarts.
 
     Raises:
         launcher.errors.LauncherError: the job cannot start; nothing has been written.

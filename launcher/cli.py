@@ -305,6 +305,12 @@ def _add_place_flags(parser: argparse.ArgumentParser) -> None:
         "--resume", action="store_true", help="go on from the last whole batch in --output"
     )
     group.add_argument(
+        "--max-restarts",
+        type=int,
+        metavar="N",
+        help="how often to start all ranks again, from the last whole batch, after one died",
+    )
+    group.add_argument(
         "--phase-timeout", type=float, metavar="S", help="seconds for each phase (default: 600)"
     )
 

@@ -36,6 +36,7 @@ class EngineLost:
     at_s: float
     ranks: frozenset[int] | None = None  # None: all
     kind: str = "EngineLost"
+    worth_retrying: bool = False  # what was lost can be started again
 
 
 @dataclass(frozen=True)
@@ -85,3 +86,4 @@ class Cause:
     message: str
     traceback: str = ""
     exit_code: int
+    worth_retrying: bool = False  # the same ranks may well succeed next time

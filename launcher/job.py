@@ -269,6 +269,8 @@ class Job(BaseModel):
     """Seconds that the whole run may take."""
     phase_timeout: Seconds = 600.0
     """Seconds that a rank may spend in one phase."""
+    max_restarts: Annotated[int, Field(strict=True, ge=0, le=MOST)] = 0
+    """How often all ranks may be started again, from the last whole batch, after a rank died."""
     labels: FileWithKey | None = None
     """True classes of the samples, file.npy or file.npz:key; prints the accuracy."""
     check_single: bool = False

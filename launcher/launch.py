@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,8 @@ from launcher.placement import Placement, count_ranks, place
 from launcher.rank_table import RankTable, load_rank_table
 from launcher.run_folder import RunFolder
 from launcher.run_result import RankResult, Result
-from launcher.runner import run_ranks
+from launcher.runner import Watch, run_ranks
 from launcher.single_check import SingleCheckError, compare_with_single
-from workers.protocol import Message
 from workers.resharding.atomic import atomic_file
 from workers.resharding.checkpoint import SlicedCheckpoint
 from workers.spec import WorkerSpec
@@ -66,7 +65,7 @@ def prepare(job: Job, given: RankTable | None, starter: Starter) -> Prepared:
     return Prepared(job, folder, placement, checkpoint, checked, warnings, starter)
 
 
-def start(prepared: Prepared, watch: Callable[[Message], None]) -> Result:
+def start(prepared: Prepared, watch: Watch) -> Result:
     """Run the ranks to their end and write summary.json, whatever that end is.
 
     Raises:
@@ -79,13 +78,15 @@ def start(prepared: Prepared, watch: Callable[[Message], None]) -> Result:
     return result
 
 
-def _run(prepared: Prepared, watch: Callable[[Message], None]) -> Result:
+def _run(prepared: Prepared, watch: Watch) -> Result:
     job, folder, specs = prepared.job, prepared.folder, prepared.placement.specs
     folder.summary.unlink(missing_ok=True)  # of an earlier run: a killed one must not look like it
     if job.rank_table is not None:
         folder.rank_table.write_bytes(job.rank_table.read_bytes())
     started_s = time.monotonic()
-    limits = Limits(total_s=job.timeout, phase_s=job.phase_timeout)
+    limits = Limits(
+        total_s=job.timeout, phase_s=job.phase_timeout, max_restarts=job.max_restarts
+    )
     outcome = run_ranks(specs, folder, limits, watch, prepared.starter, job.resume)
     labelled = job.task == "eval" and bool(outcome.outputs)
     predictions = outcome.outputs[:-1] if labelled else outcome.outputs
@@ -102,7 +103,8 @@ def _run(prepared: Prepared, watch: Callable[[Message], None]) -> Result:
         cause=outcome.cause,
         followers=outcome.followers,
         checked=prepared.checked,
-        warnings=prepared.warnings,
+        restarts=outcome.restarts,
+        warnings=(*prepared.warnings, *outcome.warnings),
     )
     if not result.ok:
         return result

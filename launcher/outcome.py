@@ -11,11 +11,12 @@ from workers.protocol import RankReport
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """How long a run may take before it is ended."""
+    """How long a run may take before it is ended, and how often it may begin again."""
 
-    total_s: float  # from the first process to the last
+    total_s: float  # from the first process to the last, of all attempts
     phase_s: float  # of every phase of a rank; in predict, between two batches
     grace_s: float = 5.0  # between SIGTERM and SIGKILL
+    max_restarts: int = 0  # of all ranks, after a failure that is worth it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,16 @@ class RootCause:
     traceback: str  # empty when there is none
     log: Path  # where to read on
     exit_code: int
+    worth_retrying: bool = False  # the same ranks may well succeed next time
+
+
+@dataclass(frozen=True)
+class Restarted:
+    """All ranks were started again."""
+
+    number: int  # 1: for the first time
+    cause: RootCause  # of the failure before
+    batches: int  # that were verified then; they are not lost
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,3 +56,5 @@ class Outcome:
     batches: int  # verified batches
     batch_ends: Sequence[int] = ()  # the row behind each verified batch
     partial: tuple[Path, ...] = ()  # of a failed run: the verified batches
+    restarts: tuple[Restarted, ...] = ()
+    warnings: tuple[str, ...] = ()  # what could not be written down beside the result

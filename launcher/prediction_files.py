@@ -98,12 +98,12 @@ class CommonFiles:
         return self._results.name()
 
     def salvage(self) -> tuple[Path, ...]:
-        with suppress(OSError):  # a full disk is a reason to be here; the cause is told already
-            if self._results.paths and self.batches:
-                self._results.commit(self._verified, scalars=self.batches == 1)
-                return self._results.paths
-        self._results.discard()
-        return ()
+        if not self._results.paths or not self.batches:
+            self._results.discard()
+            return ()
+        with suppress(OSError):  # the cause is told already; the files show what is verified
+            self._results.commit(self._verified, scalars=self.batches == 1)
+        return self._results.paths
 
     def close(self) -> None:
         self._results.close()
@@ -170,12 +170,12 @@ class SharedFiles:
         return self._results.name()
 
     def salvage(self) -> tuple[Path, ...]:
+        if not self._results.paths or not self._shares.rows:
+            self._results.discard()
+            return ()
         with suppress(OSError):
-            if self._shares.rows:
-                self._results.commit(self._rows, scalars=False)
-                return self._results.paths
-        self._results.discard()
-        return ()
+            self._results.commit(self._rows, scalars=False)
+        return self._results.paths
 
     def close(self) -> None:
         self._results.close()

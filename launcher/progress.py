@@ -13,6 +13,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from launcher.outcome import Restarted
+from launcher.summary import restart
 from launcher.text import plural, seconds, size
 from workers.protocol import (
     PHASES,
@@ -139,12 +141,19 @@ class Progress(AbstractContextManager["Progress"]):
     def __exit__(self, *raised: object) -> None:
         self._live.__exit__(None, None, None)
 
-    def watch(self, message: Message) -> None:
-        """Take in a message of a rank."""
-        lines = self._board.note(message, self._clock() - self._started_s)
-        if not self._console.is_terminal:
-            for line in lines:
-                self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+    def watch(self, message: Message | Restarted) -> None:
+        """Take in a message of a rank, or that all of them begin again."""
+        now_s = self._clock() - self._started_s
+        if isinstance(message, Restarted):
+            self._board = Board(len(self._specs))
+            self._say(f"{now_s:6.1f} s  {restart(message)}")
+        else:
+            for line in self._board.note(message, now_s):
+                if not self._console.is_terminal:
+                    self._say(line)
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def __rich__(self) -> Group:
         """Draw a row for each rank, a column for each phase, and how far the batches are."""

@@ -52,6 +52,11 @@ class RunFolder:
         return self.logs / "engine.log"
 
     @property
+    def events(self) -> Path:
+        """What happened when; see docs/events.md."""
+        return self.root / "events.jsonl"
+
+    @property
     def single(self) -> RunFolder:
         """What one process predicted, to compare with."""
         return RunFolder(self.root / "single")
@@ -107,12 +112,18 @@ class RunFolder:
         """Make the folder and its logs folder."""
         self.logs.mkdir(parents=True, exist_ok=True)
 
-    def set_aside_logs(self) -> None:
-        """Rename the logs of an earlier run, and forget the ones before."""
+    def set_aside_logs(self, restart: int = 0) -> Path:
+        """Rename the logs of an earlier run, or of the ranks before a restart; return the name.
+
+        Earlier logs that had the name are forgotten, and with a new run those of restarts.
+        """
+        aside = self.root / (f"logs.before_restart_{restart}" if restart else "logs.previous")
         if self.logs.exists() and any(self.logs.iterdir()):
-            previous = self.root / "logs.previous"
-            shutil.rmtree(previous, ignore_errors=True)
-            self.logs.rename(previous)
+            outdated = [aside] if restart else [aside, *self.root.glob("logs.before_restart_*")]
+            for folder in outdated:
+                shutil.rmtree(folder, ignore_errors=True)
+            self.logs.rename(aside)
+        return aside
 
     def set_aside_results(self) -> None:
         """Rename the results of an earlier run, and forget the ones before and its remains."""
@@ -138,6 +149,11 @@ class RunFolder:
             for stem in ("predictions*", "labels")
             for path in self.root.glob(f"{stem}{suffix}")
         ]
+
+    @property
+    def partials(self) -> tuple[Path, ...]:
+        """The files of verified batches of a run that is not finished."""
+        return tuple(sorted(self._arrays(".partial.npy")))
 
     def withdraw_results(self, count: int) -> tuple[Path, ...]:
         """Take their name from results that turned out wrong; they stay as partial ones."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from launcher.job import Job
-from launcher.outcome import RootCause
+from launcher.outcome import Restarted, RootCause
 from launcher.single_check import Difference
 from workers.protocol import RankReport
 
@@ -59,6 +59,7 @@ class Result:
     accuracy: float | None = None  # share of predictions that hit their label, if there are labels
     metrics: Mapping[str, Any] | None = None  # of an evaluation: what Model.eval returns
     single: Difference | None = None  # from what one process predicts, if that was asked for
+    restarts: tuple[Restarted, ...] = ()  # of all ranks, after failures that were worth it
     warnings: tuple[str, ...] = ()  # what could not be done with a result that is right
 
     @property
@@ -92,6 +93,7 @@ class Result:
             "batches": self.batches,
             "cause": _cause(self.cause) if self.cause else None,
             "followers": self.followers,
+            "restarts": [asdict(r) | {"cause": _cause(r.cause)} for r in self.restarts],
             "ranks": [rank.to_dict() for rank in self.ranks],
             "job": self.job.model_dump(mode="json"),
         }

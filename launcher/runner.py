@@ -1,7 +1,8 @@
 """Run the ranks of a job to their end: the shell around the pure supervision. Parent only.
 
 One loop in one thread waits for the ranks' messages, the engine's news, signals and the next
-deadline; whatever comes is an event for ``Supervision``, whose answers are signals to send.
+deadline; whatever comes is an event for ``Supervision``, whose answers are signals to send. After a
+failure that is worth it comes another attempt: new processes, new keys, from the last whole batch.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import zmq
 
@@ -22,10 +23,11 @@ from launcher.collector import Collector
 from launcher.engines.engine import Engine, Starter
 from launcher.engines.local import LocalStarter
 from launcher.errors import SystemFailedError, reason_of
+from launcher.event_log import EventLog
 from launcher.events import Cause, Event, Heard, Interrupted, ResultRefused, Tick
 from launcher.interrupts import Interrupts
 from launcher.journal import NOTHING, Journal, Reached, read_reached
-from launcher.outcome import Limits, Outcome, RootCause
+from launcher.outcome import Limits, Outcome, Restarted, RootCause
 from launcher.prediction_files import CommonFiles, PredictionFiles, SharedFiles
 from launcher.run_folder import RunFolder
 from launcher.supervision import Supervision
@@ -36,6 +38,7 @@ _IDENTITY = (
     *("task", "parallel_mode", "rank_size", "device", "network", "network_args", "predict_data"),
     *("batch_size", "checkpoint", "checkpoint_version", "strategy"),
 )
+Watch: TypeAlias = "Callable[[Message | Restarted], None]"
 LONGEST_WAIT_S = 60.0  # poll() cannot wait for ever
 
 
@@ -43,7 +46,7 @@ def run_ranks(
     specs: Sequence[WorkerSpec],
     folder: RunFolder,
     limits: Limits,
-    watch: Callable[[Message], None],
+    watch: Watch,
     starter: Starter = LocalStarter(),
     resume: bool = False,
 ) -> Outcome:
@@ -51,7 +54,7 @@ def run_ranks(
 
     Args:
         specs: one for each rank, without collector and job id.
-        watch: is shown every message as it comes, to tell the user.
+        watch: is shown every message and restart as it comes, to tell the user.
         resume: go on from the last whole batch of the same run, if there is one in the folder.
 
     Raises:
@@ -61,20 +64,55 @@ def run_ranks(
     """
     folder.set_aside_logs()
     folder.create()
+    restarts: list[Restarted] = []
+    with Interrupts() as interrupts, EventLog(folder.events) as log:
+        surroundings = _Surroundings(folder, limits, watch, starter, interrupts, log)
+        while True:
+            outcome = _attempt(specs, surroundings, resume or bool(restarts))
+            cause, number = outcome.cause, len(restarts) + 1
+            if cause is None or not cause.worth_retrying or number > limits.max_restarts:
+                break
+            old_log = folder.set_aside_logs(number) / cause.log.relative_to(folder.logs)
+            folder.create()
+            restarts.append(Restarted(number, replace(cause, log=old_log), outcome.batches))
+            log.write("restart", number=number, most=limits.max_restarts)
+            watch(restarts[-1])
+        log.write("end", exit_code=outcome.exit_code, batches=outcome.batches)
+    lost = (f"no more events: {log.failure}",) if log.failure else ()
+    return replace(outcome, restarts=tuple(restarts), warnings=lost)
+
+
+@dataclass(frozen=True)
+class _Surroundings:
+    """What all attempts of a run have in common."""
+
+    folder: RunFolder
+    limits: Limits
+    watch: Watch
+    starter: Starter
+    interrupts: Interrupts
+    log: EventLog
+    began_s: float = field(default_factory=time.monotonic)
+
+
+def _attempt(specs: Sequence[WorkerSpec], around: _Surroundings, resume: bool) -> Outcome:
+    """Run the ranks once, from the first to the last process of them."""
+    folder, starter = around.folder, around.starter
     ranks, run_identity = [spec.rank for spec in specs], _identity(specs[0])
     before = read_reached(folder.progress, run_identity) if resume else NOTHING
     if not before.batches:
         folder.set_aside_results()
     specs = [replace(spec, first_batch=before.batches) for spec in specs]
+    around.log.write("start", ranks=ranks, first_batch=before.batches)
     with ExitStack() as stack:
         journal = stack.enter_context(closing(Journal(folder.progress, run_identity, before)))
         files = stack.enter_context(closing(_result_files(specs, folder, journal, before)))
-        interrupts = stack.enter_context(Interrupts())
         collector = stack.enter_context(Collector(ranks, starter.collector))
         told = tell_ranks(specs, folder, collector.address)
         engine = stack.enter_context(closing(starter.start(told, folder.engine_log)))
-        supervision = Supervision(ranks, limits, time.monotonic())
-        run = _Run(collector, engine, interrupts, files, watch)
+        now_s = time.monotonic()
+        supervision = Supervision(ranks, around.limits, now_s, late_s=now_s - around.began_s)
+        run = _Run(collector, engine, files, around)
         try:
             run.until_finished(supervision)
         except OSError as error:
@@ -84,6 +122,8 @@ def run_ranks(
         if outputs:
             journal.forget()
     cause = supervision.cause
+    if cause is not None:
+        around.log.note_cause(cause)
     return Outcome(
         exit_code=0 if cause is None else cause.exit_code,
         cause=None if cause is None else _root_cause(cause, specs, folder),
@@ -92,7 +132,7 @@ def run_ranks(
         outputs=outputs,
         batches=files.batches,
         batch_ends=files.batch_ends if specs[0].task == "eval" else (),
-        partial=partial,
+        partial=partial or (folder.partials if before.batches and not outputs else ()),
     )
 
 
@@ -134,23 +174,24 @@ class _Run:
         self,
         collector: Collector,
         engine: Engine,
-        interrupts: Interrupts,
         files: PredictionFiles,
-        watch: Callable[[Message], None],
+        around: _Surroundings,
     ) -> None:
         self.reports: dict[int, RankReport] = {}
-        self._collector, self._engine, self._interrupts = collector, engine, interrupts
-        self._files, self._watch = files, watch
+        self._collector, self._engine, self._files = collector, engine, files
+        self._interrupts, self._log, self._watch = around.interrupts, around.log, around.watch
         self._trusted = True  # until a prediction was refused; the later ones are not looked at
         self._poller = zmq.Poller()
-        for source in (collector.socket, *engine.sources, interrupts.fileno()):
+        for source in (collector.socket, *engine.sources, self._interrupts.fileno()):
             self._poller.register(source, zmq.POLLIN)
 
     def until_finished(self, supervision: Supervision) -> None:
         """Pump events in and signals out until there is nothing left to wait for."""
         while not supervision.finished:
             for event in self._events(supervision.next_due_s):
+                self._log.note(event)
                 for action in supervision.handle(event):
+                    self._log.note_sent(action)
                     self._engine.send_signal(action.rank, action.signal)
 
     def publish(self, supervision: Supervision) -> tuple[Path, ...]:
@@ -159,7 +200,9 @@ class _Run:
             try:
                 return self._files.publish(self.reports)
             except (VerificationError, OSError) as error:
-                supervision.handle(_refusal(error))
+                refusal = _refusal(error)
+                self._log.note(refusal)
+                supervision.handle(refusal)
         return ()
 
     def _events(self, until_s: float) -> Iterator[Event]:
@@ -183,11 +226,14 @@ class _Run:
         if isinstance(message, Done):
             self.reports[message.rank] = message.report
         elif isinstance(message, (Prediction, PredictionDigest)) and self._trusted:
+            before = self._files.batches
             try:
                 self._files.take(message)
             except (VerificationError, OSError) as error:
                 self._trusted = False
                 yield _refusal(error)
+            if self._files.batches > before:
+                self._log.write("verified", batches=self._files.batches)
 
 
 def _refusal(error: VerificationError | OSError) -> ResultRefused:
@@ -210,4 +256,5 @@ def _root_cause(cause: Cause, specs: Sequence[WorkerSpec], folder: RunFolder) ->
         traceback=cause.traceback,
         log=folder.log(spec.rank) if spec else no_rank_log,
         exit_code=cause.exit_code,
+        worth_retrying=cause.worth_retrying,
     )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from rich.table import Table
 
-from launcher.outcome import RootCause
+from launcher.outcome import Restarted, RootCause
 from launcher.run_result import Result
 from launcher.text import checks, initial, plural, seconds, shape, short, size
 from workers.protocol import PHASES
@@ -33,11 +33,21 @@ def success(result: Result) -> list[str]:
         lines.append(f"difference   {result.single}")
     for path, array in zip(result.predictions, result.arrays(), strict=True):
         lines.append(f"predictions  {short(path)} ({shape(array.shape)}, {array.dtype.name})")
+    lines += [f"restarted    {restart(restarted)}" for restarted in result.restarts]
     lines.append(f"summary      {short(result.summary)}")
     lines.append(f"logs         {short(result.ranks[0].log.parent)}")
     batches, ranks = plural(result.batches, "batch"), plural(len(result.ranks), "rank")
     lines.append(f"verified     {batches} by {ranks} in {seconds(result.seconds)}")
     return lines
+
+
+def restart(restarted: Restarted) -> str:
+    """Return what the ranks began again for, in a line."""
+    cause, kept = restarted.cause, plural(restarted.batches, "verified batch")
+    who = f"rank {cause.rank}" if cause.rank is not None else "the ranks"
+    phase = f" in phase {cause.phase}" if cause.phase else ""
+    reason = cause.message.strip().partition("\n")[0]
+    return f"restart {restarted.number}: {who} failed{phase}: {cause.kind}: {reason}; kept {kept}"
 
 
 def rank_summary(result: Result) -> Table:
@@ -79,6 +89,8 @@ def _failure(result: Result, cause: RootCause) -> Iterator[str]:
         yield f"{what} merely followed: stopped, or failed because of it"
     elif result.followers:
         yield f"{plural(result.followers, 'rank')} had to be stopped"
+    if result.restarts:
+        yield f"the ranks had been restarted {plural(len(result.restarts), 'time')} before"
     for path in result.partial:
         yield f"kept: {short(path)} ({plural(result.batches, 'batch')} that had been verified)"
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from signal import Signals
 
 from launcher.agreement import VerificationError
-from launcher.errors import DEADLINE_EXIT_CODE
+from launcher.errors import DEADLINE_EXIT_CODE, InvalidInputError
 from launcher.events import (
     Cause,
     EngineLost,
@@ -27,7 +27,7 @@ from launcher.events import (
     Tick,
 )
 from launcher.outcome import Limits
-from launcher.text import name_ranks
+from launcher.text import name_ranks, signal_name
 from workers.protocol import (
     PHASES,
     Done,
@@ -40,13 +40,21 @@ from workers.protocol import (
 )
 
 DEADLINE = "Deadline"
+_FINAL = (InvalidInputError.exit_code, VerificationError.exit_code, DEADLINE_EXIT_CODE)
 DUMP_S = 1.0  # for hung ranks to write their stacks, before they are told to end
 
 
 class Supervision:
     """The state of a run as far as its end is concerned."""
 
-    def __init__(self, ranks: Iterable[int], limits: Limits, started_at_s: float) -> None:
+    def __init__(
+        self, ranks: Iterable[int], limits: Limits, started_at_s: float, late_s: float = 0.0
+    ) -> None:
+        """Begin with ranks that are starting.
+
+        Args:
+            late_s: what earlier attempts took of the time for the whole run.
+        """
         self.cause: Cause | None = None
         self._ranks = frozenset(ranks)
         self._limits = limits
@@ -61,7 +69,7 @@ class Supervision:
         self._run_is_late = False  # which deadline has passed: that of the run, or of a phase
         self._waits: dict[int, Waiting] = {}  # what ranks said when it had passed
         # When something falls due, unless the run has ended before:
-        self._total_s = started_at_s + limits.total_s
+        self._total_s = started_at_s + limits.total_s - late_s
         self._blame_echo_s = math.inf
         self._terminate_s = math.inf
         self._kill_s = math.inf
@@ -96,7 +104,12 @@ class Supervision:
                 actions = self._exited(event)
             case EngineLost(exit_code, message):
                 self._running -= self._ranks if event.ranks is None else event.ranks
-                cause = Cause(kind=event.kind, message=message, exit_code=exit_code)
+                cause = Cause(
+                    kind=event.kind,
+                    message=message,
+                    exit_code=exit_code,
+                    worth_retrying=event.worth_retrying,
+                )
                 actions = self._fail(cause, event.at_s)
             case Interrupted(number):
                 actions = self._interrupted(number, event.at_s)
@@ -245,16 +258,20 @@ class Supervision:
         kind, exit_code = "Exited", event.exit_code or 1
         message = f"left with exit code {event.exit_code} {when}, without a word why"
         if event.signal:
-            name, exit_code = _signal_name(event.signal), 128 + event.signal
+            name, exit_code = signal_name(event.signal), 128 + event.signal
             kind, message = name, f"ended by {name} ({signal.strsignal(event.signal)}) {when}"
             if event.signal == signal.SIGKILL:  # ours come only when there is a cause already
                 message += (
                     "; the launcher did not send it: likely out of memory (see dmesg),"
                     " or killed from outside"
                 )
-        phase = self._phase[event.rank]
         return Cause(
-            rank=event.rank, phase=phase, kind=kind, message=message, exit_code=exit_code
+            rank=event.rank,
+            phase=self._phase[event.rank],
+            kind=kind,
+            message=message,
+            exit_code=exit_code,
+            worth_retrying=True,
         )
 
 
@@ -266,11 +283,5 @@ def _cause_of(failed: Failed) -> Cause:
         message=failed.message,
         traceback=failed.traceback,
         exit_code=failed.exit_code or 1,
+        worth_retrying=failed.exit_code not in _FINAL,
     )
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return Signals(number).name
-    except ValueError:
-        return f"signal {number}"  # real-time signals have no names

@@ -1,9 +1,10 @@
-"""Write numbers the way people read them."""
+"""Write numbers, names and paths the way people read them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from signal import Signals
 
 
 def seconds(value: float) -> str:
@@ -68,6 +69,14 @@ def ranges(numbers: Sequence[int]) -> str:
             parts.append(str(start) if start == number else f"{start}-{number}")
             start = following
     return ", ".join(parts)
+
+
+def signal_name(number: int) -> str:
+    """Return ``SIGTERM``, or ``signal 40`` for one of those without a name."""
+    try:
+        return Signals(number).name
+    except ValueError:
+        return f"signal {number}"  # real-time signals have no names
 
 
 def _compared(check: str, count: int) -> str:

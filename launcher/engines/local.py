@@ -159,7 +159,8 @@ class LocalEngine:
         said = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         if said:
             message += f"; its last words: {said[-1]}"
-        return EngineLost(128 - code if code < 0 else max(code, 1), message, at_s)
+        exit_code = 128 - code if code < 0 else max(code, 1)
+        return EngineLost(exit_code, message, at_s, worth_retrying=self._ready)
 
 
 def _lives(process: psutil.Process) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from rich.console import Console
 
+from launcher.outcome import Restarted, RootCause
 from launcher.progress import Board, Progress
 from workers.protocol import (
     PHASES,
@@ -57,6 +58,22 @@ def test_lines_go_to_a_stream_that_is_no_terminal(specs: Specs) -> None:
         progress.watch(PhaseEntered(0, "started"))
         progress.watch(PhaseEntered(1, "started"))
     assert stream.getvalue() == "   1.0 s  2 ranks started\n"
+
+
+def test_a_restart_is_told_and_the_ranks_are_counted_anew(specs: Specs, cause: RootCause) -> None:
+    stream = io.StringIO()
+    with Progress(Console(file=stream, width=40), specs, lambda: 2.0) as progress:
+        for rank in range(2):
+            progress.watch(PhaseEntered(rank, "load"))
+        progress.watch(Restarted(1, cause, batches=1))
+        for rank in range(2):
+            progress.watch(PhaseEntered(rank, "load"))
+    assert stream.getvalue().splitlines() == [
+        "   0.0 s  load begins on 2 ranks",
+        "   0.0 s  restart 1: rank 1 failed in phase load: ValueError: shapes (4, 3) and (2, 3) do"
+        " not match; kept 1 verified batch",
+        "   0.0 s  load begins on 2 ranks",
+    ]
 
 
 def test_the_live_table_shows_the_time_of_each_phase(specs: Specs) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from launcher import summary
 from launcher.console import make_console
-from launcher.outcome import RootCause
+from launcher.outcome import Restarted, RootCause
 from launcher.run_result import Result
 from launcher.text import plural, seconds, shape, short, size
 
@@ -39,6 +39,15 @@ def test_what_was_checked_and_what_no_file_has_is_told(make_result: MakeResult) 
     ]
     assert result.to_dict()["checked"] == {"crc": 0, "replicas": 12}
     assert result.to_dict()["initial_parameters"] == ["h.b"]
+
+
+def test_restarts_are_told_and_written_down(make_result: MakeResult, cause: RootCause) -> None:
+    result = make_result(restarts=(Restarted(1, cause, batches=2),))
+    assert summary.success(result)[1].startswith("restarted    restart 1: rank 1 failed in phase")
+    (restarted,) = result.to_dict()["restarts"]
+    assert (restarted["number"], restarted["batches"], restarted["cause"]["rank"]) == (1, 2, 1)
+    failure = summary.failure(make_result(exit_code=1, cause=cause, restarts=result.restarts))
+    assert "the ranks had been restarted 1 time before" in failure
 
 
 def test_accuracy_comes_first_where_there_are_labels(make_result: MakeResult) -> None:

@@ -6,7 +6,16 @@ from signal import SIGINT, SIGKILL, SIGSEGV, SIGTERM, SIGUSR1
 
 import pytest
 
-from launcher.events import EngineLost, Exited, Heard, Interrupted, ResultRefused, Send, Tick
+from launcher.events import (
+    EngineLost,
+    Event,
+    Exited,
+    Heard,
+    Interrupted,
+    ResultRefused,
+    Send,
+    Tick,
+)
 from launcher.outcome import Limits
 from launcher.supervision import Supervision
 from workers.protocol import Done, Failed, PhaseEntered, PredictionDigest, RankReport, Waiting
@@ -214,6 +223,33 @@ def test_ranks_that_never_said_a_word_have_no_stacks_to_wait_for() -> None:
     run.handle(Tick(30))
     assert run.next_due_s == 30
     assert run.handle(Tick(30)) == [Send(0, SIGTERM)]
+
+
+@pytest.mark.parametrize(
+    ("event", "worth"),
+    [
+        (left(0, signal=SIGSEGV), True),
+        (left(0, exit_code=1), True),
+        (failed(0, at_s=1, exit_code=1), True),
+        (failed(0, at_s=1, exit_code=2), False),  # bad input stays bad
+        (failed(0, at_s=1, exit_code=3), False),
+        (EngineLost(137, "killed", 1, worth_retrying=True), True),
+        (EngineLost(1, "the host is gone", 1), False),
+        (Interrupted(SIGINT, 1), False),
+        (ResultRefused(None, "OSError", "disk full", 1, at_s=1), False),
+        (Tick(30), False),  # what hangs once hangs twice
+    ],
+)
+def test_another_try_is_worth_it_after_a_crash_only(event: Event, worth: bool) -> None:
+    run = supervise()
+    run.handle(event)
+    assert run.cause is not None
+    assert run.cause.worth_retrying == worth
+
+
+def test_the_time_of_earlier_attempts_counts() -> None:
+    run = Supervision(range(1), LIMITS, started_at_s=50, late_s=80)
+    assert run.next_due_s == 70
 
 
 def test_ranks_that_all_wait_for_each_other_are_all_named() -> None:

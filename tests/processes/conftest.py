@@ -18,8 +18,7 @@ import pytest
 
 from launcher.outcome import Limits, Outcome
 from launcher.run_folder import RunFolder
-from launcher.runner import run_ranks
-from workers.protocol import Message
+from launcher.runner import Watch, run_ranks
 from workers.spec import WorkerSpec
 
 HERE = Path(__file__).parent
@@ -60,16 +59,23 @@ def folder(tmp_path: Path) -> RunFolder:
 
 
 @pytest.fixture
+def events(folder: RunFolder) -> Callable[[], list[dict[str, Any]]]:
+    """Return a function that reads what happened when."""
+    return lambda: [json.loads(line) for line in folder.events.read_text().splitlines()]
+
+
+@pytest.fixture
 def run(folder: RunFolder, mark: str, living: Callable[[], list[psutil.Process]]) -> Run:
     """Return a function that runs ranks of a class in fake_ranks.py to their end."""
 
     def run(
         behaviour: str,
         ranks: int = 3,
-        watch: Callable[[Message], None] = lambda message: None,
+        watch: Watch = lambda message: None,
         grace_s: float = 5.0,
         phase_s: float = PATIENCE_S,
         total_s: float = PATIENCE_S,
+        max_restarts: int = 0,
         environment: dict[str, str] | None = None,
         **fields: Any,
     ) -> Outcome:
@@ -90,7 +96,9 @@ def run(folder: RunFolder, mark: str, living: Callable[[], list[psutil.Process]]
             )
             for rank in range(ranks)
         ]
-        limits = Limits(total_s=total_s, phase_s=phase_s, grace_s=grace_s)
+        limits = Limits(
+            total_s=total_s, phase_s=phase_s, grace_s=grace_s, max_restarts=max_restarts
+        )
         outcome = run_ranks(specs, folder, limits, watch)
         assert living() == []  # at return, not some time later
         return outcome

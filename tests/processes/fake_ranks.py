@@ -7,6 +7,7 @@ rank 1 does is what the class is called after; the other ranks are as they shoul
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -124,6 +126,23 @@ class AllWait(Waits):
             sleep = "import time; time.sleep(3600)"
             subprocess.Popen([sys.executable, "-c", sleep], start_new_session=True)
         self.misbehave()
+
+
+class DiesOnce(Healthy):
+    """Rank 1 dies before its third batch, the first time."""
+
+    def predict(self, batch: tuple[np.ndarray]) -> tuple[np.ndarray]:
+        died = self.folder.parent / "died"  # logs are set aside, this is not
+        if self.odd and batch[0][0, 0] == 2 and not died.exists():
+            died.touch()
+            progress = self.folder.parent / "progress.json"
+            while json.loads(progress.open().readline())["batches"] < 1:
+                time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return super().predict(batch)
+
+    def batches(self) -> Iterator[tuple[np.ndarray]]:
+        return islice(super().batches(), self.spec.first_batch, None)
 
 
 class IgnoresSigterm(Waits):
