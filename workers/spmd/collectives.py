@@ -142,19 +142,29 @@ def all_reduce(
     """
     flat = array.reshape(-1)
     if flat.nbytes < _SPLIT_BYTES:
-        whole = dict.fromkeys(group, _ALL)
-        total = _combined(transport.swap(call, group, flat, whole, whole), how)
-        return total.reshape(array.shape)
+        return _reduce_whole(transport, group, flat, how, call).reshape(array.shape)
     result = np.empty_like(array) if out is None else out
     target = result.view()
     target.shape = (-1,)  # never a copy
     step = transport.piece_bytes // flat.itemsize
     for begin in range(0, flat.size, step):
-        _reduce_piece(transport, group, flat[begin : begin + step], target[begin:], how, call)
+        piece, total = flat[begin : begin + step], target[begin : begin + step]
+        if piece.nbytes < _SPLIT_BYTES:
+            total[:] = _reduce_whole(transport, group, piece, how, call)
+        else:
+            _reduce_parts(transport, group, piece, total, how, call)
     return result
 
 
-def _reduce_piece(
+def _reduce_whole(
+    transport: Transport, group: tuple[int, ...], array: np.ndarray, how: str, call: str
+) -> np.ndarray:
+    """Let every rank reduce all of an array: the fewest calls."""
+    whole = dict.fromkeys(group, _ALL)
+    return _combined(transport.swap(call, group, array, whole, whole), how)
+
+
+def _reduce_parts(
     transport: Transport,
     group: tuple[int, ...],
     piece: np.ndarray,
@@ -162,7 +172,7 @@ def _reduce_piece(
     how: str,
     call: str,
 ) -> None:
-    """Reduce one part of a piece, and gather the parts that the others reduce."""
+    """Let every rank reduce a part, and gather the parts of the others: the fewest additions."""
     bounds = [piece.size * i // len(group) for i in range(len(group) + 1)]
     slices = [(slice(*pair),) for pair in zip(bounds, bounds[1:], strict=False)]
     parts = dict(zip(group, slices, strict=True))

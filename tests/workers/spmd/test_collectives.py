@@ -14,8 +14,8 @@ from workers.spmd.collectives import ReduceScatter, all_gather, all_reduce
 
 DTYPES = ["f2", "bfloat16", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "?"]
 COMBINE = {"sum": np.add, "mean": np.add, "max": np.maximum, "min": np.minimum}
-SIZES = st.sampled_from([0, 1, 2, 7, 64, 1000, 8191, 8192, 40_001])
-PIECES = st.sampled_from([4096, 1 << 20])
+SIZES = st.sampled_from([0, 1, 2, 7, 1000, 8191, 8192, 70_001])
+PIECES = st.sampled_from([1 << 17, 1 << 20])
 HOWS = st.sampled_from(sorted(COMBINE))
 
 
@@ -43,6 +43,7 @@ def combined(arrays, how):
 @settings(max_examples=12, deadline=None)
 @given(size=SIZES, how=HOWS, sub_groups=st.booleans(), in_place=st.booleans(), piece=PIECES)
 @example(size=600_001, how="sum", sub_groups=False, in_place=True, piece=1 << 20)
+@example(size=(1 << 19) + 3, how="mean", sub_groups=False, in_place=False, piece=1 << 20)
 def test_all_reduce_is_numpys_reduction_in_the_order_of_the_group(
     on_ranks, dtype_of, dtype, size, how, sub_groups, in_place, piece
 ):
