@@ -242,8 +242,8 @@ def _add_weight_flags(parser: argparse.ArgumentParser) -> None:
         "--verify",
         action="append",
         metavar="CHECKS",
-        help="of the files, before a rank starts: crc (checksums), replicas (bytes that ranks"
-        " share, sampled) or replicas=full; several with a comma",
+        help="of the files, before a rank starts: crc (checksums in them), sha256 (in NAME.sha256"
+        " beside), replicas (bytes that ranks share, sampled) or replicas=full; with commas",
     )
     group.add_argument(
         "--allow-missing",

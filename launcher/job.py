@@ -218,7 +218,7 @@ class Job(BaseModel):
     strategy: Source | None = None
     """Strategy file of the training run that wrote the slices."""
     verify: Checks = ()
-    """What to check of the checkpoint before a rank starts: crc, replicas, replicas=full."""
+    """What to check of the files before a rank starts: crc, sha256, replicas, replicas=full."""
     allow_missing: Names = ()
     """Patterns of parameters that the checkpoint may lack; they keep their initial values."""
     key_file: AbsolutePath | None = None

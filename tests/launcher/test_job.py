@@ -243,7 +243,7 @@ def test_checks_come_as_a_list_or_with_commas(job_file: Path, given: Any) -> Non
 
 
 def test_a_check_that_nobody_knows_is_named_with_those_that_are_known(job_file: Path) -> None:
-    with pytest.raises(JobError, match="--verify: 'md5' is no check; known are crc, replicas, "):
+    with pytest.raises(JobError, match="--verify: 'md5' is no check; known are crc, sha256, "):
         load_job(job_file, {"verify": ["crc,md5"]})
 
 

@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 from workers.resharding.ckpt_format import CRC_FOOTER_SIZE
 from workers.resharding.content import flat_views, is_constant, sample, sampled_ranges
+from workers.resharding.digests import verify_sha256
 from workers.resharding.errors import (
     ChecksumError,
     ReplicaMismatchError,
@@ -90,6 +91,7 @@ def _refuse_copies(checkpoint: SlicedCheckpoint, name: str) -> None:
 CHECKS: Mapping[str, Callable[[SlicedCheckpoint], int]] = MappingProxyType(
     {
         "crc": verify_crc,
+        "sha256": verify_sha256,
         "replicas": verify_replicas,
         "replicas=full": partial(verify_replicas, full=True),
     }
@@ -100,7 +102,7 @@ def verify(checkpoint: SlicedCheckpoint, checks: Iterable[str]) -> dict[str, int
     """Make some of CHECKS; return how many files, or pairs of slices, each of them compared.
 
     Raises:
-        ChecksumError, ReplicaMismatchError: a check failed.
+        ChecksumError, DigestError, ReplicaMismatchError: a check failed.
     """
     return {check: CHECKS[check](checkpoint) for check in checks}
 

@@ -68,6 +68,11 @@ class RemoteFile:
     def __str__(self) -> str:
         return shown(self.url)
 
+    def beside(self, suffix: str) -> str:
+        """Return the URL of the file whose name is this one's with something behind it."""
+        parts = urlsplit(self.url)
+        return urlunsplit(parts._replace(path=parts.path + suffix))
+
     @property
     def name(self) -> str:
         return PurePosixPath(urlsplit(self.url).path).name

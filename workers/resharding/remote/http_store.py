@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Any, TypeVar
@@ -15,14 +14,18 @@ from workers.resharding.remote.address import Version, shown
 from workers.resharding.remote.errors import (
     NoSuchFileError,
     PassingError,
-    RangesIgnoredError,
     RemoteError,
 )
-from workers.resharding.remote.store import Write, credentials_of, explained, version_of
+from workers.resharding.remote.store import (
+    CHUNK_NBYTES,
+    Write,
+    credentials_of,
+    explained,
+    require_range,
+    version_of,
+)
 
 _PASSING = frozenset((408, 425, 429, 500, 502, 503, 504))
-_CHUNK_NBYTES = 1 << 20
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
 T = TypeVar("T")
 
@@ -46,7 +49,10 @@ class HttpStore:
 
     def fetch(self, version: Version, start: int, stop: int) -> bytes:
         async def read(answer: aiohttp.ClientResponse) -> bytes:
-            self._check_range(answer, version, start, stop)
+            self._check(answer, version)
+            whole = answer.status == HTTPStatus.OK
+            told = "" if whole else answer.headers.get("Content-Range", "nothing")
+            require_range(self._url, told, version, start, stop)
             return await answer.read()
 
         return self._ask({"Range": f"bytes={start}-{stop - 1}"}, version, read)
@@ -54,7 +60,7 @@ class HttpStore:
     def fetch_whole(self, version: Version, write: Write) -> None:
         async def read(answer: aiohttp.ClientResponse) -> None:
             self._check(answer, version)
-            async for chunk in answer.content.iter_chunked(_CHUNK_NBYTES):
+            async for chunk in answer.content.iter_chunked(CHUNK_NBYTES):
                 write(chunk)
 
         self._ask({}, version, read)
@@ -84,23 +90,6 @@ class HttpStore:
         with explained(self._url):
             result: T = sync(self._system.loop, ask)
         return result
-
-    def _check_range(
-        self, answer: aiohttp.ClientResponse, version: Version, start: int, stop: int
-    ) -> None:
-        self._check(answer, version)
-        if answer.status == HTTPStatus.OK and (start, stop) != (0, version.size):
-            raise RangesIgnoredError(shown(self._url), "the server ignores byte ranges")
-        if answer.status != HTTPStatus.PARTIAL_CONTENT:
-            return
-        told = answer.headers.get("Content-Range", "")
-        match = _CONTENT_RANGE.fullmatch(told)
-        if match is None or (int(match[1]), int(match[2])) != (start, stop - 1):
-            reason = f"bytes {start}-{stop - 1} were asked for, the server sends {told!r}"
-            raise PassingError(shown(self._url), reason)
-        if match[3] not in ("*", str(version.size)):
-            reason = f"the server said that it has {version.size} bytes, and now {match[3]}"
-            raise RemoteError(shown(self._url), reason)
 
     def _check(self, answer: aiohttp.ClientResponse, version: Version) -> None:
         if answer.status >= HTTPStatus.BAD_REQUEST:

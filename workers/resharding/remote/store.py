@@ -20,6 +20,7 @@ from workers.resharding.remote.errors import (
     MissingPackageError,
     NoSuchFileError,
     PassingError,
+    RangesIgnoredError,
     RemoteError,
 )
 
@@ -27,6 +28,8 @@ CONNECT_S, SILENCE_S = 10, 30  # the longest that a server may take, and be sile
 _ETAGS = ("ETag", "etag", "md5Hash", "content_md5", "generation")
 _TIMES = ("Last-Modified", "LastModified", "last_modified", "updated", "mtime", "created")
 
+CHUNK_NBYTES = 1 << 20  # of a file that is fetched whole
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://[^\s'\")]+", re.IGNORECASE)
 
 Write = Callable[[bytes], None]
@@ -67,7 +70,11 @@ def open_store(file: RemoteFile) -> Store:
         from workers.resharding.remote.http_store import HttpStore
 
         return HttpStore(system, file.url)
-    return S3Store(system, file.url) if "s3" in system.protocol else _AnyStore(system, file.url)
+    if "s3" in system.protocol:
+        from workers.resharding.remote.s3_store import S3Store
+
+        return S3Store(system, file.url)
+    return AnyStore(system, file.url)
 
 
 def scheme_of(url: str) -> str:
@@ -96,7 +103,7 @@ def _filesystem(_process: int, root: str) -> Any:
 
     scheme = scheme_of(root)
     known = fsspec.config.conf.get(scheme, {})
-    options: dict[str, Any] = {"use_listings_cache": False}
+    options: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True}
     if is_web(root):
         import aiohttp
 
@@ -130,7 +137,7 @@ def read_text(url: str) -> str:
         raise RemoteError(shown(url), "it is no text") from None
 
 
-class _AnyStore:
+class AnyStore:
     """A file of any file system that fsspec knows."""
 
     def __init__(self, system: Any, url: str) -> None:
@@ -156,26 +163,6 @@ class _AnyStore:
         raise NotImplementedError
 
 
-class S3Store(_AnyStore):
-    """A file in a bucket, or in an object store that speaks S3."""
-
-    def fetch(self, version: Version, start: int, stop: int) -> bytes:
-        from fsspec.asyn import sync
-
-        bucket, key, _ = self._system.split_path(self._path)
-        with explained(self._url):
-            answer = self._system.call_s3(
-                "get_object",
-                Bucket=bucket,
-                Key=key,
-                Range=f"bytes={start}-{stop - 1}",
-                IfMatch=version.etag,
-                **self._system.req_kw,
-            )
-            content: bytes = sync(self._system.loop, answer["Body"].read)
-        return content
-
-
 def version_of(url: str, info: Mapping[str, Any]) -> Version:
     """Return the version in what a file system says of a file."""
     if info.get("size") is None:
@@ -192,6 +179,25 @@ def version_of(url: str, info: Mapping[str, Any]) -> Version:
         )
         raise RemoteError(shown(url), reason)
     return Version(int(info["size"]), etag, modified)
+
+
+def require_range(url: str, told: str, version: Version, start: int, stop: int) -> None:
+    """Refuse an answer that is not the range that was asked for.
+
+    Args:
+        told: the Content-Range of the answer; empty if all of the file comes.
+    """
+    if not told and (start, stop) != (0, version.size):
+        raise RangesIgnoredError(shown(url), "the server ignores byte ranges")
+    if not told:
+        return
+    match = _CONTENT_RANGE.fullmatch(told)
+    if match is None or (int(match[1]), int(match[2])) != (start, stop - 1):
+        reason = f"bytes {start}-{stop - 1} were asked for, the server sends {told!r}"
+        raise PassingError(shown(url), reason)
+    if match[3] not in ("*", str(version.size)):
+        reason = f"the server said that it has {version.size} bytes, and now {match[3]}"
+        raise RemoteError(shown(url), reason)
 
 
 @contextmanager

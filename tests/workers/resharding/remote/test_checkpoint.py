@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import threading
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from workers.resharding.checkpoint import open_checkpoint
 from workers.resharding.checkpoint_file import write_checkpoint
+from workers.resharding.digests import verify_sha256
 from workers.resharding.errors import (
     CheckpointFormatError,
     ChecksumError,
@@ -21,6 +23,7 @@ from workers.resharding.errors import (
 from workers.resharding.execute import execute
 from workers.resharding.layout import Layout
 from workers.resharding.plan import plan_rank
+from workers.resharding.remote.errors import DigestError, RemoteError
 from workers.resharding.remote.mirror import GAP_NBYTES
 from workers.resharding.strategy_file import read_strategy_file
 from workers.resharding.verify import verify_crc, verify_replicas
@@ -171,6 +174,27 @@ def test_a_checksum_in_a_file_is_compared(server, tensors, cache):
         file.write(b"damaged")
     with pytest.raises(ChecksumError, match="crc.ckpt: the content has the CRC-32"):
         verify_crc(open_checkpoint(server.url("crc.ckpt"), None, None, cache))
+
+
+def test_files_are_compared_with_the_sha256_beside_them(server, trained, cache):
+    files = [server.folder / f"rank_{rank}" / "net-1_10.ckpt" for rank in range(8)]
+    for file in files:
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        file.with_name(f"{file.name}.sha256").write_text(f"{digest}  {file.name}\n")
+    local = open_checkpoint(str(server.folder), server.folder / "strategy.ckpt")
+    assert verify_sha256(local) == verify_sha256(open_checkpoint(*trained, None, cache)) == 8
+    beside = files[3].with_name("net-1_10.ckpt.sha256")
+    beside.write_text("0" * 64 + "\n")
+    for checkpoint in (local, open_checkpoint(*trained, None, cache)):
+        with pytest.raises(DigestError, match=r"rank_3/net-1_10.ckpt: the content has the SHA-256"):
+            verify_sha256(checkpoint)
+    beside.write_text("none\n")
+    with pytest.raises(RemoteError, match="does not begin with a SHA-256"):
+        verify_sha256(local)
+    beside.unlink()
+    for checkpoint in (local, open_checkpoint(*trained, None, cache)):
+        with pytest.raises(RemoteError, match="ckpt.sha256: there is no such file"):
+            verify_sha256(checkpoint)
 
 
 def test_replicas_are_compared(trained, cache):

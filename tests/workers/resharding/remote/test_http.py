@@ -317,6 +317,24 @@ def test_headers_of_the_user_reach_the_server(server, cache, body, monkeypatch):
     assert {asked.headers.get("Authorization") for asked in server.asked} == {"Bearer abc"}
 
 
+def test_passwords_come_from_netrc(server, cache, body, monkeypatch, tmp_path):
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password hunter2\n")
+    (tmp_path / "netrc").chmod(0o600)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    store._filesystem.cache_clear()
+    read(server, cache, (10, 20))
+    assert all(asked.headers["Authorization"].startswith("Basic ") for asked in server.asked)
+
+
+def test_proxies_come_from_the_environment(server, cache, body, monkeypatch):
+    monkeypatch.setenv("http_proxy", server.root)
+    monkeypatch.delenv("no_proxy", raising=False)
+    store._filesystem.cache_clear()
+    with open_mirror(RemoteFile.parse("http://models.invalid/net.bin", cache)) as mirror:
+        assert mirror[10:20] == body[10:20]
+    assert {asked.headers["Host"] for asked in server.asked} == {"models.invalid"}
+
+
 def test_an_unknown_kind_of_url_is_named(cache):
     with pytest.raises(RemoteError, match="gopher:// is no kind of URL"):
         with open_mirror(RemoteFile.parse("gopher://x/y", cache)):

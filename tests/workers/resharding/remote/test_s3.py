@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import aiohttp
 import boto3
 import numpy as np
 import pytest
+from aiohttp import web
 from moto.server import ThreadedMotoServer
 
 from workers.resharding.checkpoint import open_checkpoint
@@ -20,6 +22,7 @@ from workers.resharding.remote.errors import NoSuchFileError
 from workers.resharding.remote.mirror import open_mirror
 from workers.resharding.strategy_file import read_strategy_file
 
+BODY = bytes(range(1, 251)) * 4096
 ROWS, COLUMNS = Layout((4,), ((0,), ())), Layout((4,), ((), (0,)))
 
 
@@ -85,6 +88,63 @@ def test_an_object_that_changes_between_two_ranges(bucket, cache):
         bucket.put_object(Key="net.bin", Body=b"b" * 1000)
         with pytest.raises(FileChangedError, match="^s3://train/net.bin has changed"):
             mirror.ensure([(500, 600)])
+
+
+@pytest.fixture
+def faulty(server, endpoint, bucket, monkeypatch):
+    """A server in front of the real one, which meets the faults first."""
+
+    async def forward(request):
+        skipped = ("Content-Length", "Transfer-Encoding", "Content-Encoding", "Connection")
+        async with aiohttp.ClientSession(auto_decompress=False) as session:
+            url = endpoint + request.path_qs
+            async with session.request(request.method, url, headers=request.headers) as answer:
+                kept = {k: v for k, v in answer.headers.items() if k not in skipped}
+                if request.method == "HEAD":
+                    kept["Content-Length"] = answer.headers["Content-Length"]
+                return web.Response(status=answer.status, headers=kept, body=await answer.read())
+
+    server.always = forward
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server.root)
+    store._filesystem.cache_clear()
+    bucket.put_object(Key="net.bin", Body=BODY)
+    return server
+
+
+async def break_off(request):
+    headers = {"Content-Range": f"bytes 0-999/{len(BODY)}", "Content-Length": "1000"}
+    answer = web.StreamResponse(status=206, headers=headers)
+    await answer.prepare(request)
+    await answer.write(BODY[:300])
+    request.transport.abort()
+    return answer
+
+
+async def slow_down(request):
+    error = "<Error><Code>SlowDown</Code><Message>Please slow down.</Message></Error>"
+    return web.Response(status=503, text=error, content_type="application/xml")
+
+
+@pytest.mark.parametrize("fault", [break_off, slow_down])
+def test_what_fails_in_passing_is_asked_again(faulty, cache, fault):
+    forward = faulty.always
+    with open_mirror(RemoteFile.parse("s3://train/net.bin", cache)) as mirror:
+        faulty.faults.extend([fault, fault, forward])
+        assert mirror[0:1000] == BODY[:1000]
+        assert len(faulty.data) == 3
+
+
+def test_of_a_store_that_ignores_ranges_the_whole_object_is_fetched(faulty, cache):
+    forward = faulty.always
+
+    async def ignore(request):
+        kept = {name: value for name, value in request.headers.items() if name != "Range"}
+        return await forward(request.clone(headers=kept))
+
+    faulty.always = ignore
+    with open_mirror(RemoteFile.parse("s3://train/net.bin", cache)) as mirror:
+        assert mirror[500_000:500_010] == BODY[500_000:500_010]
+        assert mirror.has((0, len(BODY)))
 
 
 def test_any_other_file_system_of_fsspec(cache):
