@@ -55,12 +55,15 @@ class ClusterEngine:
             self._busy.add(home)
 
     def receive(self, at_s: float) -> list[Exited | EngineLost]:
-        events = list(self._own.receive(at_s)) if self._own else []
+        events: list[Exited | EngineLost] = []
+        # First of all: the slots of an mpirun that has been killed are told to end, and say so.
+        if self._outer is not None and (failure := self._outer.failure()) is not None:
+            events.append(EngineLost(failure.exit_code, str(failure), at_s))
+        if self._own is not None:
+            events += self._own.receive(at_s)
         for member, words in self._line.receive():
             if (event := self._event(member, words, at_s)) is not None:
                 events.append(event)
-        if self._outer is not None and (failure := self._outer.failure()) is not None:
-            events.append(EngineLost(failure.exit_code, str(failure), at_s))
         return events
 
     def send_signal(self, rank: int, number: int) -> None:

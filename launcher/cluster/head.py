@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any
 
 import zmq
 
 from launcher.cluster.engine import ClusterEngine
 from launcher.cluster.errors import MemberLostError, MembersMissingError, OtherJobError
+from launcher.cluster.homes import Member, choose_homes
 from launcher.cluster.line import HeadLine, Said
 from launcher.cluster.outer import Outer
 from launcher.collector import Where
@@ -26,15 +27,6 @@ PARTING_S = 10.0  # for members to leave; they need milliseconds
 _TELL_S = 10.0
 
 
-@dataclass(frozen=True)
-class Member:
-    """Who has come: by what ZeroMQ knows it, and by what people do."""
-
-    identity: bytes
-    name: str
-    site: Site
-
-
 class Head:
     """Leads a job whose ranks start elsewhere too. A ``Starter`` and a context manager."""
 
@@ -45,6 +37,8 @@ class Head:
         own: Site | None,
         tell: Callable[[str], None],
         start_members: Callable[[], Outer] | None = None,
+        collector: Where = Where(listen="*"),
+        job: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         """Wait for nobody yet.
 
@@ -52,14 +46,15 @@ class Head:
             expected: name of each member -> its ranks.
             own: where the ranks of this process's host start, if it has any.
             start_members: calls mpirun or srun, if somebody else does not.
+            collector: where it listens so that ranks of other hosts reach it.
+            job: what those of the members must be like, where they have one.
         """
         self._line, self._expected, self._own = line, expected, own
         self._tell, self._start_members = tell, start_members
         self._outer: Outer | None = None
         self._members: dict[str, Member] = {}
-        self.exit_code = 0  # what members leave with
-        self.job: Mapping[str, Any] = {}  # what theirs must be like, where they have one
-        self.collector = Where(listen="*", port=None)
+        self._exit_code = 0  # what members leave with
+        self._job, self.collector = job, collector
 
     @property
     def ranks(self) -> int:
@@ -100,13 +95,12 @@ class Head:
 
     def conclude(self, exit_code: int) -> None:
         """Take note of what the job came to: its members leave with it."""
-        self.exit_code = exit_code
+        self._exit_code = exit_code
 
     def start(self, specs: Sequence[WorkerSpec], log: Path) -> ClusterEngine:
         """Start each rank on its host."""
-        homes = {rank: m for m in self._members.values() for rank in m.site.ranks}
-        if specs[0].device in PRELOAD:
-            homes = self._gathered(homes)
+        are_forks = specs[0].device in PRELOAD
+        homes = choose_homes(self._members.values(), self._own, are_forks)
         at_home = [spec for spec in specs if spec.rank not in homes]
         engine = ClusterEngine(
             self._line,
@@ -117,18 +111,6 @@ class Head:
         )
         engine.start([spec for spec in specs if spec.rank in homes], log)
         return engine
-
-    def _gathered(self, homes: Mapping[int, Member]) -> dict[int, Member]:
-        """Let one process of each host start all its ranks: they import MindSpore once."""
-        leaders: dict[str, Member] = {}
-        own = self._own.host.machine if self._own else None
-        for _, member in sorted(homes.items()):
-            leaders.setdefault(member.site.host.machine, member)
-        return {
-            rank: leaders[member.site.host.machine]
-            for rank, member in homes.items()
-            if member.site.host.machine != own
-        }
 
     def _welcome(self, identity: bytes, words: Said) -> None:
         known = next((m for m in self._members.values() if m.identity == identity), None)
@@ -141,9 +123,9 @@ class Head:
                 ranks = self._expected[name]
                 found = replace(Site.from_dict(site), ranks=ranks, is_remote=True)
                 self._members[name] = Member(identity, name, found)
-                for key in sorted(job.keys() & self.job.keys()):
-                    if job[key] != self.job[key]:
-                        raise OtherJobError(name, key, job[key], self.job[key])
+                for key in sorted(job.keys() & self._job.keys()):
+                    if job[key] != self._job[key]:
+                        raise OtherJobError(name, key, job[key], self._job[key])
             case {"say": "gone" | "interrupted" as what} if known is not None:
                 if what == "gone":
                     del self._members[known.name]
@@ -165,7 +147,7 @@ class Head:
         trace: TracebackType | None,
     ) -> None:
         if error is not None:
-            self.exit_code = getattr(error, "exit_code", 1)
+            self._exit_code = getattr(error, "exit_code", 1)
         self._part(str(error or ""))
         self._line.close()
         if self._outer is not None:
@@ -180,7 +162,7 @@ class Head:
         deadline_s = time.monotonic() + PARTING_S
         while (staying or missing) and time.monotonic() < deadline_s:
             for identity in staying - told:
-                self._line.send(identity, do="leave", exit_code=self.exit_code, why=why)
+                self._line.send(identity, do="leave", exit_code=self._exit_code, why=why)
             told |= staying
             self._poll(deadline_s - time.monotonic())
             for identity, words in self._line.receive():

@@ -37,9 +37,8 @@ def leading(job: Job, table: RankTable, server: str) -> Iterator[Head]:
     ranks = {name: _ranks(table, name) for name in table.servers}
     own = Site(ranks=ranks.pop(server), host=look_around(), environment=dict(os.environ))
     _tell(f"this host is {server} and leads; waiting for {', '.join(ranks)} at port {port}")
-    with Head(HeadLine(Keys.shared(secret), port), ranks, own, _tell) as head:
-        head.collector = Where(listen="*", port=port + 1)
-        head.job = _comparable(job)
+    line, collector = HeadLine(Keys.shared(secret), port), Where(listen="*", port=port + 1)
+    with Head(line, ranks, own, _tell, collector=collector, job=_comparable(job)) as head:
         yield head
 
 

@@ -155,6 +155,20 @@ def test_the_commands_of_the_guide_predict(
     assert living() == []
 
 
+def test_ranks_that_share_no_memory_reach_each_other_through_mpi(
+    guide: Guide, living: Living
+) -> None:
+    container = "unshare --pid --fork --mount-proc"
+    if guide(f"{container} true").returncode:
+        pytest.skip("containers of our own need root")
+    over_tcp = "--mca btl tcp,self --mca pml ob1"  # Open MPI's shared memory takes pids for unique
+    done = guide(f"mpirun -n 2 {over_tcp} {container} python -m launcher job.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 ranks, simulated on 2 hosts" in done.stdout
+    assert "accuracy     99.17% of 360 predictions" in done.stdout
+    assert living() == []
+
+
 def test_what_is_wrong_with_the_job_is_said_once(
     documented: Callable[[str], str], guide: Guide, living: Living
 ) -> None:
