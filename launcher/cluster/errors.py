@@ -62,8 +62,8 @@ class HeadLostError(LauncherError):
         if self.was_known:
             return f"the launcher of rank 0 at {self.address} is gone; the ranks here are ended"
         return (
-            f"{self.address} does not know our key; is it the same on every host, and the port"
-            " free for the launcher?"
+            f"{self.address} hangs up: it does not know our key, or has just ended; is the key the"
+            " same on every host, and the port free for the launcher?"
         )
 
 

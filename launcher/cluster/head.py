@@ -39,6 +39,7 @@ class Head:
         start_members: Callable[[], Outer] | None = None,
         collector: Where = Where(listen="*"),
         job: Mapping[str, Any] = MappingProxyType({}),
+        all_have_come: Callable[[], None] = lambda: None,
     ) -> None:
         """Wait for nobody yet.
 
@@ -48,13 +49,14 @@ class Head:
             start_members: calls mpirun or srun, if somebody else does not.
             collector: where it listens so that ranks of other hosts reach it.
             job: what those of the members must be like, where they have one.
+            all_have_come: is called when that is so, or when nobody else is waited for.
         """
         self._line, self._expected, self._own = line, expected, own
         self._tell, self._start_members = tell, start_members
         self._outer: Outer | None = None
         self._members: dict[str, Member] = {}
         self._exit_code = 0  # what members leave with
-        self._job, self.collector = job, collector
+        self._job, self.collector, self._all_have_come = job, collector, all_have_come
 
     @property
     def ranks(self) -> int:
@@ -90,6 +92,7 @@ class Head:
                 self._outer.check()
             for identity, words in self._line.receive():
                 self._welcome(identity, words)
+        self._all_have_come()
         own = [self._own] if self._own else []
         return own + [member.site for member in self._members.values()]
 
@@ -155,19 +158,25 @@ class Head:
 
     def _part(self, why: str) -> None:
         """Let all members go, and those too that come only now; return when they have gone."""
-        told: set[bytes] = set()
-        staying = {member.identity for member in self._members.values()} & self._line.connected
-        late = self._start_members is None  # and nobody else tells them
-        missing = set(self._expected) - self._members.keys() if late else set()
         deadline_s = time.monotonic() + PARTING_S
-        while (staying or missing) and time.monotonic() < deadline_s:
-            for identity in staying - told:
-                self._line.send(identity, do="leave", exit_code=self._exit_code, why=why)
-            told |= staying
+        staying = {member.identity for member in self._members.values()} & self._line.connected
+        if self._start_members is None:
+            staying |= self._stragglers(deadline_s)
+        self._all_have_come()
+        for identity in staying:
+            self._line.send(identity, do="leave", exit_code=self._exit_code, why=why)
+        while staying and time.monotonic() < deadline_s:
+            self._poll(deadline_s - time.monotonic())
+            staying -= {who for who, words in self._line.receive() if words.get("say") == "gone"}
+
+    def _stragglers(self, deadline_s: float) -> set[bytes]:
+        """Wait for those who have not come yet: nobody else would tell them that it is over."""
+        missing = self._expected.keys() - self._members.keys()
+        found: set[bytes] = set()
+        while missing and time.monotonic() < deadline_s:
             self._poll(deadline_s - time.monotonic())
             for identity, words in self._line.receive():
-                if words["say"] == "gone":
-                    staying.discard(identity)
-                elif words["say"] == "hello" and words.get("name") in missing:
-                    missing.discard(words["name"])
-                    staying.add(identity)
+                if words.get("say") == "hello" and words.get("name") in missing:
+                    missing -= {words["name"]}
+                    found.add(identity)
+        return found & self._line.connected

@@ -13,6 +13,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from launcher.cluster.address import HeadAddress, find_head, read_file, write_file
@@ -50,11 +51,9 @@ def leading(slot: Slot) -> Iterator[Head]:
         fix = "start in a folder that all slots share"
         raise HostError(f"{file}: {error.strerror}", fix) from error
     expected = {name_slot(rank): (rank,) for rank in range(1, slot.size)}
-    with Head(line, expected, own, _tell) as head:
-        try:
-            yield head
-        finally:
-            file.unlink(missing_ok=True)
+    forget = partial(file.unlink, missing_ok=True)
+    with Head(line, expected, own, _tell, all_have_come=forget) as head:
+        yield head
 
 
 def lend(slot: Slot) -> int:

@@ -153,7 +153,7 @@ def test_a_host_with_another_key_is_turned_away(two_hosts: Hosts, start: Start) 
     first, second = start(two_hosts[0]), start(two_hosts[1], key="some other key of some length")
     said = second.communicate()[0]
     assert second.returncode == 2
-    assert "10.123.0.1 does not know our key; is it the same on every host" in said
+    assert "10.123.0.1 hangs up: it does not know our key, or has just ended" in said
     first.terminate()
     first.communicate()
 

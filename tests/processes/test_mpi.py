@@ -53,13 +53,12 @@ def start(folder: RunFolder, mark: str, living: Living, tmp_path: Path) -> Start
 
 
 def test_every_slot_of_mpirun_is_a_rank(
-    start: Start, folder: RunFolder, living: Living, tmp_path: Path
+    start: Start, folder: RunFolder, living: Living
 ) -> None:
     mpirun = start("ShowsItsSlot", *INSIDE)
     said, _ = mpirun.communicate()
     assert mpirun.returncode == 0, said
     assert np.load(folder.predictions()).all()
-    assert list(tmp_path.glob(".launcher*")) == []  # where the slots have met
     assert living() == []
 
 
@@ -74,10 +73,11 @@ def test_mpirun_returns_the_exit_code_of_the_rank_that_failed(
 
 
 def test_a_slot_that_is_killed_ends_the_job(
-    start: Start, folder: RunFolder, living: Living, until: Until
+    start: Start, folder: RunFolder, living: Living, until: Until, tmp_path: Path
 ) -> None:
     mpirun = start("AllWait", *INSIDE)
     until((folder.logs / "waiting").exists)
+    assert list(tmp_path.glob(".launcher*")) == []  # where the slots have met
     slots = [p for p in living() if p.environ().get("OMPI_COMM_WORLD_RANK") == "2"]
     min(slots, key=lambda process: process.create_time()).kill()
     mpirun.communicate()

@@ -190,13 +190,20 @@ def test_the_batch_job_of_the_guide_predicts(
     assert "3 batches by 4 ranks" in done.stdout
 
 
-def test_the_exit_code_of_a_batch_job_is_that_of_the_launcher(
+def test_what_is_wrong_with_the_job_is_said_once_and_is_the_exit_code(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
     command = [sys.executable, "-m", "launcher", "--engine=slurm", "--ranks=2", "--output=out"]
+    # In slots the others are let go, too: srun does not end them by itself.
+    launcher = [*command[:3], "--strategy=nowhere"]
+    refused = run(["srun", "--ntasks=3", *launcher], environment, tmp_path)
+    assert refused.returncode == 2, refused.stderr
+    assert refused.stderr.count("launcher: ") == 1
+    assert list(tmp_path.glob(".launcher*")) == []
+
     wrong = run([*command, "--strategy=nowhere"], environment, tmp_path)
     assert wrong.returncode == 2
-    assert "launcher: batch job 1 is submitted" in wrong.stderr
+    assert "launcher: batch job 2 is submitted" in wrong.stderr
     assert "nowhere" in wrong.stdout
 
 
