@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -37,7 +38,8 @@ class RankResult:
         if self.report is None:
             return place
         times = {phase: round(s, 4) for phase, s in self.report.phase_seconds.items()}
-        return place | asdict(self.report) | {"phase_seconds": times}
+        used = {k: v for k, v in asdict(self.report).items() if k not in ("metrics", "seen")}
+        return place | used | {"phase_seconds": times}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +85,7 @@ class Result:
             "exit_code": self.exit_code,
             "seconds": round(self.seconds, 3),
             "accuracy": self.accuracy,
-            "metrics": self.metrics,
+            "metrics": _json(self.metrics),
             "single": asdict(self.single) if self.single else None,
             "warnings": list(self.warnings),
             "checked": dict(self.checked),
@@ -97,6 +99,15 @@ class Result:
             "ranks": [rank.to_dict() for rank in self.ranks],
             "job": self.job.model_dump(mode="json"),
         }
+
+
+def _json(value: Any) -> Any:
+    """Return what JSON can hold: it has no NaN and no infinity."""
+    if isinstance(value, Mapping):
+        return {name: _json(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_json(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _described(path: Path) -> Mapping[str, Any]:

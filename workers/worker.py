@@ -195,6 +195,7 @@ class _Life:
         """Deliver every batch; return the metrics where one rank has seen all that they need."""
         spec, runtime, metrics = self._spec, self._runtime, None
         if spec.task == "eval" and spec.rank_size == 1 and isinstance(runtime, Evaluator):
+            self._batches_to_come()  # says how many they are
             metrics = runtime.evaluate(self._deliver)
         elif self._share is not None:
             for batch, rows in self._share.of(self._batches_to_come()):

@@ -11,8 +11,10 @@ import mindspore
 import numpy as np
 from mindspore.train import Model
 
+import launcher
 from examples.lenet.data import create_dataset
 from examples.lenet.network import LeNet5, make_loss, make_metrics
+from workers.protocol import Expected, Message
 
 ROOT = Path(__file__).parents[2]
 JOB = ROOT / "examples" / "lenet" / "job.yaml"
@@ -35,8 +37,11 @@ def test_one_device_and_three_simulated_ranks_evaluate_as_mindspore_does(tmp_pat
     one = launch("--ranks=1", named, f"--output={tmp_path / 'one'}")
     assert one.returncode == 0, one.stderr
     assert f"metrics      {expected}" in one.stdout
-    three = launch("--ranks=3", named, "--json", f"--output={tmp_path / 'three'}")
-    assert json.loads(three.stdout)["metrics"] == expected
+    messages: list[Message] = []
+    values = {"metrics": named.removeprefix("--metrics="), "output": str(tmp_path / "three")}
+    job = launcher.load_job(JOB, ranks=3, device="cpu", **values)
+    assert launcher.run(job, messages.append).metrics == expected
+    assert Expected(0, 12) in messages  # so that the time that is left can be told
     summary = json.loads((tmp_path / "three" / "summary.json").read_text())
     assert (summary["metrics"], summary["batches"]) == (expected, 12)
     for name in ("predictions.npy", "labels.npy"):

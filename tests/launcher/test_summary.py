@@ -147,3 +147,9 @@ def test_paths_inside_the_working_directory_are_short(
 def test_shapes_and_plurals() -> None:
     assert (shape((128, 16)), shape(())) == ("128 x 16", "scalar")
     assert (plural(1, "rank"), plural(2, "batch")) == ("1 rank", "2 batches")
+
+
+def test_metrics_are_shown_as_mindspore_prints_them(make_result: MakeResult) -> None:
+    result = make_result(metrics={"Accuracy": 0.975, "loss": float("nan")})
+    assert "metrics      {'Accuracy': 0.975, 'loss': nan}" in summary.success(result)
+    assert result.to_dict()["metrics"] == {"Accuracy": 0.975, "loss": None}  # JSON has no NaN

@@ -7,6 +7,7 @@ compile it for a CPU; from there on ``workers.spmd`` executes the parallel progr
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from operator import length_hint
 from typing import Any
 
 import mindspore
@@ -15,7 +16,7 @@ from mindspore.communication import management
 
 from workers.nested import kind_of, tensors_in
 from workers.runtimes.runtime import WantedParameter
-from workers.runtimes.user_code import make_batches, make_network
+from workers.runtimes.user_code import Batches, make_batches, make_network
 from workers.spec import WorkerSpec
 from workers.spmd.capture import capture, set_parallel_context
 from workers.spmd.execute import RankProgram
@@ -86,6 +87,9 @@ class SimulatedRuntime:
 
     def batches(self) -> Iterator[tuple[Any, ...]]:
         """Yield the inputs of each prediction, in the order of the user's data."""
+        return Batches(self._batches_to_the_end(), length_hint(self._batches))
+
+    def _batches_to_the_end(self) -> Iterator[tuple[Any, ...]]:
         yield from self._batches
         if self._transport is not None:
             self._transport.close()

@@ -9,10 +9,11 @@ from typing import Any
 import mindspore
 import numpy as np
 
+from workers.data import count_batches
 from workers.resharding.layout import Layout
 from workers.runtimes.evaluation import Deliver, Evaluation
 from workers.runtimes.runtime import WantedParameter
-from workers.runtimes.user_code import make_batches, make_network, predicted
+from workers.runtimes.user_code import Batches, make_batches, make_network, predicted
 from workers.spec import WorkerSpec
 from workers.spmd.initial import InitialValues, deferred
 from workers.spmd.world import set_world
@@ -31,6 +32,7 @@ class SingleRuntime:
         self._first: tuple[Any, ...] = ()
         self._batches: Iterator[tuple[Any, ...]] = iter(())
         self._evaluation: Evaluation | None = None
+        self._data: Any = None  # to evaluate
 
     def open(self) -> None:
         """Build the network and its input; the device is MindSpore's choice if not the CPU."""
@@ -41,7 +43,8 @@ class SingleRuntime:
         self._initial = InitialValues(parameters, self._spec.allow_missing)
         self._model = mindspore.Model(self._network)
         if self._evaluates:
-            self._evaluation = Evaluation(self._spec)
+            self._evaluation, self._data = Evaluation(self._spec), make_data(self._spec)
+            self._batches = Batches(iter(()), count_batches(self._data))  # none to predict here
         else:
             self._first, self._batches = make_batches(self._spec, self._network)
 
@@ -80,7 +83,7 @@ class SingleRuntime:
     def evaluate(self, deliver: Deliver) -> Mapping[str, Any]:
         """Return what ``Model.eval`` does."""
         assert self._evaluation is not None  # open() made it
-        return self._evaluation.run(self._network, make_data(self._spec), deliver)
+        return self._evaluation.run(self._network, self._data, deliver)
 
     def waiting_for(self) -> tuple[int, str] | None:
         """Return None: there is no other rank."""
@@ -88,7 +91,7 @@ class SingleRuntime:
 
     def close(self) -> None:
         """Let go of the network and its data."""
-        self._network = self._model = self._evaluation = None
+        self._network = self._model = self._evaluation = self._data = None
         self._first, self._batches = (), iter(())
 
     def _enter_world(self) -> None:
