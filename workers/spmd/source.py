@@ -18,7 +18,7 @@ import mindspore
 
 from workers.spmd.graph import Graph, Node, changed
 
-_MINDSPORE = os.path.dirname(mindspore.__file__)
+_NOT_THE_USERS = (os.path.dirname(mindspore.__file__), os.path.dirname(__file__))
 
 
 def with_sources(graph: Graph, network: Any) -> Graph:
@@ -53,7 +53,7 @@ def _call_in(construct: Callable[..., Any], called: str) -> str:
         lines, first = inspect.getsourcelines(construct)
     except (OSError, TypeError):
         return ""
-    if file is None or file.startswith(_MINDSPORE):
+    if file is None or file.startswith(_NOT_THE_USERS):
         return ""
     pattern = re.compile(rf"\bself\.{re.escape(called)}\b") if called else None
     offset = next((i for i, line in enumerate(lines) if pattern and pattern.search(line)), 0)
