@@ -39,6 +39,7 @@ class Placement:
 
     specs: tuple[WorkerSpec, ...]  # specs[rank]
     headline: str  # for people: how many ranks, on what
+    hosts: int = 1
 
     def with_checkpoint(self, version: str) -> Placement:
         """Return the same, where each rank knows which files it must find."""
@@ -86,7 +87,8 @@ def place(
             own = cores[device.rank] or (site.host.cpus if site.is_slot else ())
             specs.append(replace(spec, environment=told, transport=transport, cores=own))
     specs.sort(key=lambda spec: spec.rank)
-    return Placement(tuple(specs), _headline(job, runtime, table, sites))
+    hosts = len({site.host.machine for site in sites})
+    return Placement(tuple(specs), _headline(job, runtime, table, sites), hosts)
 
 
 def _spec(job: Job, device: Device, rank_size: int, runtime: str, threads: int) -> WorkerSpec:

@@ -221,6 +221,8 @@ def _files(plan: Plan) -> Iterator[str]:
         yield f"warning     {warning}"
     if prepared.checked:
         yield f"checked     {checks(prepared.checked)}"
+    if prepared.placement.hosts > 1:
+        yield "hosts       taken to be like this one: their own launchers see what they have"
     yield f"memory      slices and activations; MindSpore itself takes {size(MINDSPORE_BYTES)} more"
     if plan.initial:
         yield f"initial     {initial(plan.initial)}"

@@ -69,6 +69,9 @@ def leading(
         raise HostError(what, "start python -m launcher there, or choose the engine local")
     server = own_server(job, table, environment)
     if server is not None and table is not None:
+        if server != table.servers[0]:
+            what = f"this host is {server}, and {table.servers[0]} leads the job"
+            raise HostError(what, "start python -m launcher here, and this program there")
         with hosts.leading(job, table, server) as head:
             yield head
     elif job.engine in ("mpi", "slurm"):
