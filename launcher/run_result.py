@@ -14,6 +14,7 @@ from launcher.job import Job
 from launcher.outcome import Restarted, RootCause
 from launcher.single_check import Difference
 from workers.protocol import RankReport
+from workers.resharding.remote.address import shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +98,7 @@ class Result:
             "followers": self.followers,
             "restarts": [asdict(r) | {"cause": _cause(r.cause)} for r in self.restarts],
             "ranks": [rank.to_dict() for rank in self.ranks],
-            "job": self.job.model_dump(mode="json"),
+            "job": _without_secrets(self.job.model_dump(mode="json")),
         }
 
 
@@ -108,6 +109,11 @@ def _json(value: Any) -> Any:
     if isinstance(value, list):
         return [_json(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _without_secrets(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a job; those that are URLs may hold passwords and tokens."""
+    return {key: shown(v) if isinstance(v, str) else v for key, v in values.items()}
 
 
 def _described(path: Path) -> Mapping[str, Any]:

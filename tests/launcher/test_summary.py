@@ -153,3 +153,10 @@ def test_metrics_are_shown_as_mindspore_prints_them(make_result: MakeResult) -> 
     result = make_result(metrics={"Accuracy": 0.975, "loss": float("nan")})
     assert "metrics      {'Accuracy': 0.975, 'loss': nan}" in summary.success(result)
     assert result.to_dict()["metrics"] == {"Accuracy": 0.975, "loss": None}  # JSON has no NaN
+
+
+def test_a_summary_keeps_tokens_of_urls_to_itself(make_result, make_job) -> None:
+    job = make_job(checkpoint="https://me:hunter2@h/net.ckpt?token=s3cret", strategy="s.ckpt")
+    told = make_result(job=job).to_dict()["job"]
+    assert told["checkpoint"] == "https://h/net.ckpt"
+    assert told["strategy"].endswith("/s.ckpt")

@@ -7,10 +7,11 @@ import pytest
 
 from workers.resharding import errors
 from workers.resharding.errors import ReshardError
+from workers.resharding.remote import errors as remote_errors
 
 KINDS = [
     kind
-    for kind in vars(errors).values()
+    for kind in (*vars(errors).values(), *vars(remote_errors).values())
     if inspect.isclass(kind) and issubclass(kind, ReshardError) and kind is not ReshardError
 ]
 EXAMPLES = {"str": "w/rank_1", "int": 3, "int | None": 3, "tuple": ("4", "5")}
