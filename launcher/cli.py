@@ -302,6 +302,9 @@ def _add_place_flags(parser: argparse.ArgumentParser) -> None:
         "--output", metavar="DIR", help="where the result goes (default: runs/<time>)"
     )
     group.add_argument(
+        "--tee", metavar="RANKS", help="show what these ranks print: 0,3 or 0-7 or all"
+    )
+    group.add_argument(
         "--resume", action="store_true", help="go on from the last whole batch in --output"
     )
     group.add_argument(

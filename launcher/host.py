@@ -7,10 +7,13 @@ import os
 import socket
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import psutil
+
+from launcher.text import parse_ranges
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,10 +66,7 @@ def _numa(nodes: Path) -> tuple[tuple[int, ...], ...]:
     found = []
     for number in sorted(_numbered(nodes, "node")):
         text = (nodes / f"node{number}" / "cpulist").read_text(encoding="ascii").strip()
-        spans = [piece.partition("-") for piece in text.split(",") if piece]
-        found.append(
-            tuple(n for low, _, high in spans for n in range(int(low), int(high or low) + 1))
-        )
+        found.append(tuple(chain(*parse_ranges(text))))
     return tuple(found)
 
 

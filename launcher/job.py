@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from launcher.errors import JobError, Problem
+from launcher.text import parse_ranges
 from launcher.validation import problems_of
 from workers.resharding.rank_files import escape
 from workers.resharding.remote.address import is_url
@@ -147,6 +148,17 @@ def _without_nul(text: str) -> str:
     return text
 
 
+def _ranks(value: Any) -> Any:
+    """Take ``0``, ``[0, 3]``, ``0,2-3`` or ``all``."""
+    text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    try:
+        if text != "all" and not all(parse_ranges(text) or [()]):
+            raise ValueError("an empty range")
+    except ValueError as error:
+        raise ValueError(f"{text!r:.60} names no ranks", "write 0,3 or 0-7 or all") from error
+    return text
+
+
 def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
@@ -166,6 +178,7 @@ Source = Annotated[
 Pattern = Annotated[str, AfterValidator(_pattern)]
 Arguments = Annotated[dict[str, Any], BeforeValidator(_json)]
 FileWithKey = Annotated[str, AfterValidator(lambda text: str(_absolute(text)))]
+Ranks = Annotated[str, BeforeValidator(_ranks)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 Checks = Annotated[Names, AfterValidator(parse_checks)]
 SearchPath = Annotated[
@@ -263,6 +276,8 @@ class Job(BaseModel):
     """File that holds the key by which hosts know each other; else LAUNCHER_CLUSTER_KEY does."""
     output: AbsolutePath | None = None
     """Folder for predictions, summary and logs; runs/<time> by default."""
+    tee: Ranks | None = None
+    """Ranks whose output is shown while they run, each line with its rank: 0,3 or 0-7 or all."""
     resume: bool = False
     """Go on from the last whole batch of the same run in output, if it was killed or failed."""
     timeout: Seconds = 3600.0

@@ -146,13 +146,14 @@ class Progress(AbstractContextManager["Progress"]):
         now_s = self._clock() - self._started_s
         if isinstance(message, Restarted):
             self._board = Board(len(self._specs))
-            self._say(f"{now_s:6.1f} s  {restart(message)}")
+            self.say(f"{now_s:6.1f} s  {restart(message)}")
         else:
             for line in self._board.note(message, now_s):
                 if not self._console.is_terminal:
-                    self._say(line)
+                    self.say(line)
 
-    def _say(self, line: str) -> None:
+    def say(self, line: str) -> None:
+        """Show a line, above the table if there is one."""
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def __rich__(self) -> Group:

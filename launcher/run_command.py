@@ -15,9 +15,12 @@ from launcher.engines.engine import Starter
 from launcher.engines.slurm import ALLOCATION, batch_script, submit
 from launcher.job import Job
 from launcher.launch import default_output, prepare, read_rank_table, start
+from launcher.outcome import Restarted
 from launcher.placement import count_ranks
 from launcher.progress import Progress
 from launcher.rank_table import RankTable
+from launcher.tee import Tee, chosen_ranks
+from workers.protocol import Message
 
 
 def execute(
@@ -70,8 +73,15 @@ def _run(
     console = make_console(sys.stderr if as_json else sys.stdout, plain)
     prepared = prepare(job, table, starter)
     console.print(prepared.placement.headline)
-    with Progress(console, prepared.placement.specs) as progress:
-        result = start(prepared, progress.watch)
+    teed = chosen_ranks(job.tee, len(prepared.placement.specs)) if job.tee else ()
+    logs = {rank: prepared.folder.log(rank) for rank in teed}
+    with Progress(console, prepared.placement.specs) as progress, Tee(logs, progress.say) as tee:
+
+        def watch(news: Message | Restarted) -> None:
+            progress.watch(news)
+            tee.watch(news)
+
+        result = start(prepared, watch)
     if result.ok:
         console.print(summary.rank_summary(result))
         for line in summary.success(result):

@@ -71,6 +71,16 @@ def ranges(numbers: Sequence[int]) -> str:
     return ", ".join(parts)
 
 
+def parse_ranges(text: str) -> list[range]:
+    """Return the ranges of ``0-2,5``.
+
+    Raises:
+        ValueError: these are none.
+    """
+    spans = [piece.partition("-") for piece in text.split(",") if piece]
+    return [range(int(low), int(high or low) + 1) for low, _, high in spans]
+
+
 def signal_name(number: int) -> str:
     """Return ``SIGTERM``, or ``signal 40`` for one of those without a name."""
     try:
