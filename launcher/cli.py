@@ -195,7 +195,10 @@ def _add_network_flags(parser: argparse.ArgumentParser) -> None:
         "--trust-code", action="store_true", help="let mindspore_hub download code and run it"
     )
     group.add_argument(
-        "--predict-data", metavar="M:F", help="returns the input: Tensor, tuple of them, or batches"
+        "--predict-data",
+        metavar="M:F",
+        help="returns the input: Tensor, tuple of them, or batches; or a .npy, .npz or"
+        " .safetensors file, or a folder of them",
     )
     group.add_argument(
         "--task", choices=("predict", "eval"), help="eval: metrics of a labelled dataset"

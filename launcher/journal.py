@@ -18,7 +18,7 @@ from typing import Any
 from launcher.errors import JobError
 from workers.resharding.atomic import atomic_file
 
-_LINE = 4096  # bytes, so that one write replaces all of the first line
+_LINE = 1024  # bytes, so that one write replaces all of the first line
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
