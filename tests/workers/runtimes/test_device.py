@@ -26,6 +26,7 @@ from workers.resharding.layout import Layout
 from workers.runtimes import device, parallel_context
 from workers.runtimes.device import DeviceError, DeviceRuntime, LoadError
 from workers.runtimes.foreseen_layout import ForesightError
+from workers.runtimes.runtime import WantedParameter
 from workers.spec import DeviceOptions, WorkerSpec
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
@@ -306,13 +307,18 @@ def test_slices_may_be_read_before_the_device_is_taken(
 
 
 def test_slices_that_were_read_by_another_layout_are_not_used(
-    stand_in: StandIn, spec_with: MakeSpec
+    stand_in: StandIn, spec_with: MakeSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stand_in.layouts["weight"][1:3] = [-1, -1], [3, 2]  # whole, not in columns
+    rows = Layout((2,), ((0,),))
+    foreseen = {
+        "weight": WantedParameter(Layout((2,), ((), ())), (3, 2), "Float32"),  # not in columns
+        "scale": WantedParameter(rows, (2,), "BFloat16"),
+    }
+    monkeypatch.setattr(device, "foresee", lambda spec: foreseen)
     runtime = DeviceRuntime(spec_with(load_before_init=True))
     runtime.open()
-    runtime.wanted_parameters()
-    with pytest.raises(ForesightError, match=r"MindSpore wants \[0:3, 0:2\] of weight"):
+    assert runtime.wanted_parameters() == foreseen
+    with pytest.raises(ForesightError, match=r"rank 1 .* MindSpore wants \[0:3, 1:2\] of weight"):
         runtime.compile()
 
 
