@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 
 import zmq
 from zmq import SocketOption
 
-from launcher.curve import Keys, Listener
+from launcher.curve import Keys, Listener, Where
 from workers.protocol import (
     ACKNOWLEDGED,
     MAX_FRAME_BYTES,
@@ -34,15 +33,6 @@ from workers.spec import CollectorAddress
 _AT_ONCE = 64  # messages in one turn, so that signals and deadlines get theirs
 
 _logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Where:
-    """Where to listen, so that all ranks reach it; by default those of this host do."""
-
-    listen: str = "127.0.0.1"  # "*": on all networks
-    reach: str = "127.0.0.1"  # how ranks of this host call
-    port: int | None = None  # None: a free one
 
 
 class Collector:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from signal import Signals
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-from workers.protocol import Message
+if TYPE_CHECKING:  # NumPy comes with it, which slots of mpirun need not wait for
+    from workers.protocol import Message
 
 
 @dataclass(frozen=True)

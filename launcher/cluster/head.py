@@ -17,7 +17,7 @@ from launcher.cluster.errors import MemberLostError, MembersMissingError, OtherJ
 from launcher.cluster.homes import Member, choose_homes
 from launcher.cluster.line import HeadLine, Said
 from launcher.cluster.outer import Outer
-from launcher.collector import Where
+from launcher.curve import Where
 from launcher.engines.local import PRELOAD, LocalEngine
 from launcher.errors import JobError
 from launcher.site import Site

@@ -13,8 +13,7 @@ from launcher.cluster.address import HeadAddress, find_head
 from launcher.cluster.head import Head
 from launcher.cluster.line import HeadLine
 from launcher.cluster.member import serve
-from launcher.collector import Where
-from launcher.curve import Keys
+from launcher.curve import Keys, Where
 from launcher.host import look_around
 from launcher.job import Job
 from launcher.rank_table import RankTable

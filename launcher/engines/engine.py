@@ -8,7 +8,7 @@ from typing import Protocol
 
 import zmq
 
-from launcher.collector import Where
+from launcher.curve import Where
 from launcher.events import EngineLost, Exited
 from launcher.site import Site
 from workers.spec import WorkerSpec

@@ -19,7 +19,7 @@ from pathlib import Path
 import psutil
 
 from launcher.child import python_module, with_our_code
-from launcher.collector import Where
+from launcher.curve import Where
 from launcher.events import EngineLost, Exited
 from launcher.host import look_around
 from launcher.site import Site
