@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +189,42 @@ def guide(tmp_path: Path, mark: str) -> Callable[..., "subprocess.CompletedProce
             cwd=tmp_path / "job",
             capture_output=True,
             text=True,
+        )
+
+    return run
+
+
+@pytest.fixture
+def remote_guide(tmp_path: Path, mark: str) -> Callable[..., "subprocess.CompletedProcess[str]"]:
+    """Return a function that runs the block of docs/remote.md in which some words stand.
+
+    It runs beside a link to examples/, with a cache of its own, and without what is cloned.
+    """
+    root = HERE.parents[1]
+    guide = (root / "docs" / "remote.md").read_text()
+    blocks = re.findall(r"^```sh\n(.*?)^```", guide, re.MULTILINE | re.DOTALL)
+    (tmp_path / "examples").symlink_to(root / "examples")
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": str(root),
+        "LAUNCHER_CACHE": str(tmp_path / "cache"),
+        "TEST_MARK": mark,
+    }
+
+    def run(
+        words: str, places: Mapping[str, str] = {}, **more: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run it with other places, servers say, in the stead of those in the text."""
+        (lines,) = [block for block in blocks if words in block]
+        for named, other in places.items():
+            lines = lines.replace(named, other)
+        return subprocess.run(
+            ["bash", "-ec", re.sub("^git .*\n", "", lines, flags=re.MULTILINE)],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            timeout=110,
+            env=environment | more,
         )
 
     return run

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import re
-import subprocess
-import sys
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pytest
 
 from workers.resharding.checkpoint_file import write_checkpoint
 
-ROOT = Path(__file__).parents[2]
-BLOCKS = re.findall(r"^```sh\n(.*?)^```", (ROOT / "docs" / "remote.md").read_text(), re.M | re.S)
 MODEL = "mindspore/1.7/googlenet_cifar10"
 PAGE = """\
 # googlenet
@@ -101,50 +95,31 @@ def hub(server, tmp_path, weights):
 
 
 @pytest.fixture
-def shell(hub, tmp_path):
-    """Run the block of the page that has a text in it, but for what it clones."""
-
-    def run(text: str, **more: str) -> subprocess.CompletedProcess[str]:
-        (block,) = [block for block in BLOCKS if text in block]
-        lines = "".join(line for line in block.splitlines(True) if not line.startswith("git "))
-        environment = os.environ | {
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "PYTHONPATH": str(ROOT),
-            "LAUNCHER_CACHE": str(tmp_path / "cache"),
-            "LAUNCHER_HUB_URL": hub.root,
-        }
-        return subprocess.run(
-            ["bash", "-ec", lines],
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-            timeout=110,
-            env=environment | more,
-        )
-
-    return run
+def guide(hub, remote_guide):
+    """Run a block of the page with this hub."""
+    return partial(remote_guide, LAUNCHER_HUB_URL=hub.root)
 
 
-def test_a_model_of_the_hub_predicts_on_two_ranks(shell, tmp_path, weights):
-    done = shell("--hub-folder")
+def test_a_model_of_the_hub_predicts_on_two_ranks(guide, tmp_path, weights):
+    done = guide("--hub-folder")
     assert done.returncode == 0, done.stderr
     np.testing.assert_array_equal(np.load(tmp_path / "out" / "predictions.npy"), weights)
 
 
-def test_weights_that_are_not_those_of_the_page_are_refused(hub, shell):
+def test_weights_that_are_not_those_of_the_page_are_refused(hub, guide):
     write_checkpoint(hub.folder / "googlenet.ckpt", {"fc.weight": np.ones((16, 10), np.float32)})
-    done = shell("--hub-folder")
+    done = guide("--hub-folder")
     assert done.returncode == 2
     assert "googlenet.ckpt: the content has the SHA-256" in done.stderr
 
 
 def test_the_package_of_the_hub_makes_the_network_of_those_who_trust_it(
-    shell, tmp_path, weights
+    guide, tmp_path, weights
 ):
     folder = tmp_path / "models" / "official" / "cv" / "googlenet"
     (folder / "mindspore_hub_conf.py").write_text(CODE.format(split=1))
     (tmp_path / "mindspore_hub.py").write_text(PACKAGE.format(folder=str(folder)))
-    done = shell("--trust-code")
+    done = guide("--trust-code")
     assert done.returncode == 0, done.stderr
     np.testing.assert_array_equal(np.load(tmp_path / "trusted" / "predictions.npy"), weights)
     ranks = json.loads((tmp_path / "trusted" / "summary.json").read_text())["ranks"]

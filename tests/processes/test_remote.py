@@ -2,73 +2,42 @@
 
 from __future__ import annotations
 
-import os
-import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from launcher.cli import main
+
 ROOT = Path(__file__).parents[2]
 DIGITS = ROOT / "examples" / "digits" / "checkpoint"
-RUN = "digits/job.yaml --ranks 4 --output out/"  # what a block is known by
-BLOCKS = re.findall(r"^```sh\n(.*?)^```", (ROOT / "docs" / "remote.md").read_text(), re.M | re.S)
+HOST = "https://models.example.com"
+RUN = "digits/job.yaml --ranks 4 --output out/"
 
 
-@pytest.fixture
-def shell(tmp_path):
-    """Run lines of a shell beside a link to examples/, with a cache of its own."""
-    (tmp_path / "examples").symlink_to(ROOT / "examples")
-    environment = os.environ | {
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "PYTHONPATH": str(ROOT),
-        "LAUNCHER_CACHE": str(tmp_path / "cache"),
-    }
-
-    def run(lines: str, **more: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            ["bash", "-ec", lines],
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-            timeout=110,
-            env=environment | more,
-        )
-
-    return run
-
-
-def block_with(text: str) -> str:
-    (block,) = [block for block in BLOCKS if text in block]
-    return block
-
-
-def test_ranks_load_slices_from_a_web_server_and_fetch_each_byte_once(server, shell):
+def test_ranks_load_slices_from_a_web_server_and_fetch_each_byte_once(server, remote_guide):
     shutil.copytree(DIGITS, server.folder / "digits")
-    lines = block_with(RUN).replace("https://models.example.com", server.root)
-    done = shell(lines)
+    done = remote_guide(RUN, {HOST: server.root})
     assert done.returncode == 0, done.stderr
     assert "accuracy     99.17% of 360 predictions" in done.stdout
     fetched = [(asked.path, byte) for asked in server.data for byte in asked.bytes]
     assert fetched and len(fetched) == len(set(fetched))
 
 
-def test_files_behind_urls_are_transformed_and_inspected(server, shell, tmp_path):
+def test_files_behind_urls_are_transformed_and_inspected(server, remote_guide, tmp_path):
     shutil.copytree(DIGITS, server.folder / "digits")
     for text in ("launcher transform", "--cache-size 200G"):
-        lines = block_with(text).replace("https://models.example.com", server.root)
-        done = shell(lines.replace("/tmp/weights", str(tmp_path / "weights")))
+        places = {HOST: server.root, "/tmp/weights": str(tmp_path / "weights")}
+        done = remote_guide(text, places)
         assert done.returncode == 0, done.stderr
     assert "strategy    http://" in done.stdout
-    local = f"python -m launcher transform {DIGITS} local --strategy {DIGITS}/strategy.ckpt"
-    assert shell(local).returncode == 0
+    strategy = str(DIGITS / "strategy.ckpt")
+    assert main(["transform", str(DIGITS), str(tmp_path / "local"), "--strategy", strategy]) == 0
     (here,), (there,) = (list((tmp_path / name).iterdir()) for name in ("local", "whole"))
     assert here.read_bytes() == there.read_bytes()
 
 
-def test_a_plan_from_s3_reads_what_a_plan_from_files_does(shell):
+def test_a_plan_from_s3_reads_what_a_plan_from_files_does(remote_guide):
     boto3 = pytest.importorskip("boto3")
     from moto.server import ThreadedMotoServer
 
@@ -87,7 +56,7 @@ def test_a_plan_from_s3_reads_what_a_plan_from_files_does(shell):
         client.create_bucket(Bucket="models")
         for file in DIGITS.rglob("*.ckpt"):
             client.upload_file(str(file), "models", f"digits/{file.relative_to(DIGITS)}")
-        done = shell(block_with("s3://").replace("https://obs.example.com", endpoint), **keys)
+        done = remote_guide("s3://", {"https://obs.example.com": endpoint}, **keys)
     finally:
         s3.stop()
     assert done.returncode == 0, done.stderr
@@ -95,9 +64,9 @@ def test_a_plan_from_s3_reads_what_a_plan_from_files_does(shell):
     assert "checkpoint  s3://models/digits/rank_0/digits-25_22.ckpt: ckpt" in done.stdout
 
 
-def test_a_url_that_leads_nowhere_ends_before_a_rank_starts(server, shell):
-    lines = block_with(RUN).replace("https://models.example.com", server.root)
-    done = shell(lines.replace("strategy.ckpt", "strategy.ckpt?token=s3cret"))
+def test_a_url_that_leads_nowhere_ends_before_a_rank_starts(server, remote_guide):
+    places = {HOST: server.root, "strategy.ckpt": "strategy.ckpt?token=s3cret"}
+    done = remote_guide(RUN, places)
     assert done.returncode == 2
     assert "/digits/strategy.ckpt: there is no such file" in done.stderr
     assert "s3cret" not in done.stdout + done.stderr and not done.stdout

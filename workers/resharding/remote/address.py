@@ -20,6 +20,16 @@ def is_url(text: object) -> bool:
     return _URL.match(str(text)) is not None
 
 
+def scheme_of(url: str) -> str:
+    """Return https of a URL that begins with https://."""
+    return urlsplit(url).scheme
+
+
+def is_web(url: str) -> bool:
+    """Return whether a URL is one of HTTP."""
+    return scheme_of(url) in ("http", "https")
+
+
 def shown(url: str) -> str:
     """Return a URL without what may be secret: names, passwords, tokens and signatures."""
     if not is_url(url):

@@ -11,19 +11,18 @@ from fsspec.asyn import sync
 
 from workers.resharding.errors import FileChangedError
 from workers.resharding.remote.address import Version, shown
-from workers.resharding.remote.errors import (
-    NoSuchFileError,
-    PassingError,
-    RemoteError,
-)
-from workers.resharding.remote.store import (
-    CHUNK_NBYTES,
-    Write,
+from workers.resharding.remote.answers import (
     credentials_of,
     explained,
     require_range,
     version_of,
 )
+from workers.resharding.remote.errors import (
+    NoSuchFileError,
+    PassingError,
+    RemoteError,
+)
+from workers.resharding.remote.store import CHUNK_NBYTES, Write
 
 _PASSING = frozenset((408, 425, 429, 500, 502, 503, 504))
 

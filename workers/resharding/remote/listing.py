@@ -7,11 +7,12 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
-from workers.resharding.remote.address import RemoteFile
+from workers.resharding.remote.address import RemoteFile, is_web
+from workers.resharding.remote.answers import explained
 from workers.resharding.remote.cache import Cache
 from workers.resharding.remote.errors import NoSuchFileError
 from workers.resharding.remote.patience import patiently
-from workers.resharding.remote.store import explained, filesystem, is_web, open_store
+from workers.resharding.remote.store import filesystem, open_store
 
 _ESCAPED = re.compile(r"\[([*?[{])\]")  # what rank_files.escape makes
 _AT_ONCE = 16

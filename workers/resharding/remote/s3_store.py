@@ -7,13 +7,8 @@ from typing import Any
 from fsspec.asyn import sync
 
 from workers.resharding.remote.address import Version
-from workers.resharding.remote.store import (
-    CHUNK_NBYTES,
-    AnyStore,
-    Write,
-    explained,
-    require_range,
-)
+from workers.resharding.remote.answers import explained, require_range
+from workers.resharding.remote.store import CHUNK_NBYTES, AnyStore, Write
 
 
 class S3Store(AnyStore):

@@ -205,6 +205,20 @@ def test_without_an_etag_the_time_of_the_change_counts(server, cache, body):
         read(server, cache, (0, 10))
 
 
+def test_servers_that_tell_different_times_of_one_content_have_one_version(server, cache, body):
+    async def another_time(request):
+        headers = {"ETag": '"1"', "Last-Modified": formatdate(len(server.asked) * 60, usegmt=True)}
+        if request.method == "HEAD":
+            return web.Response(headers={**headers, "Content-Length": str(len(body))})
+        headers["Content-Range"] = f"bytes 0-9/{len(body)}"
+        return web.Response(status=206, headers=headers, body=body[:10])
+
+    server.always = another_time
+    for _ in range(2):
+        assert read(server, cache, (0, 10)) == [body[:10]]
+    assert len(server.data) == 1
+
+
 def test_a_file_without_any_version_is_refused(server, cache, body):
     async def plain(request):
         return web.Response(body=body[:100])
