@@ -219,7 +219,7 @@ class Job(BaseModel):
     batch_size: Count | None = None
     """Samples of a batch, for data callables that take batch_size; of files 32 if not given."""
     dataset_sink_mode: bool = False
-    """To evaluate on a device that can: let it fetch the batches by itself."""
+    """To evaluate on one device that can: let it fetch the batches by itself."""
     ranks: Count | None = None
     """How many ranks predict; without it, as many as the rank table names."""
     rank_table: AbsolutePath | None = None

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from launcher.outcome import Restarted
 from launcher.summary import restart
-from launcher.text import plural, seconds, size
+from launcher.text import duration, plural, seconds, size
 from workers.protocol import (
     PHASES,
     Done,
@@ -100,7 +100,7 @@ class Board:
         if self.batches < 2 or passed_s <= 0:
             return done
         rate = (self.batches - 1) / passed_s
-        left = f", {seconds((total - self.batches) / rate)} left" if total else ""
+        left = f", {duration((total - self.batches) / rate)} left" if total else ""
         return f"{done}, {rate:.3g} a second{left}"
 
     def _reached(self, phase: str) -> list[str]:

@@ -12,6 +12,13 @@ def seconds(value: float) -> str:
     return f"{value:.1f} s" if value >= 0.0995 else f"{value * 1000:.0f} ms"
 
 
+def duration(value: float) -> str:
+    """Return seconds as ``40 s``, ``35 min`` or ``2.5 h``."""
+    if value < 120:
+        return f"{value:.0f} s"
+    return f"{value / 60:.0f} min" if value < 5400 else f"{value / 3600:.1f} h"
+
+
 def size(nbytes: float) -> str:
     """Return a number of bytes in the largest unit that it fills."""
     for unit in ("B", "KiB", "MiB", "GiB"):

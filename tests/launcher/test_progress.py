@@ -119,8 +119,8 @@ def test_the_rate_and_the_time_that_is_left_are_told(specs: Specs) -> None:
     lines = [line for n in range(7) for line in board.note(Prediction(0, n, ()), 2.0 + 4 * n)]
     # one batch in 4 s; a line at most every 10 s
     assert lines == [
-        "  14.0 s  predict  4 of 12 batches, 0.25 a second, 32.0 s left",
-        "  26.0 s  predict  7 of 12 batches, 0.25 a second, 20.0 s left",
+        "  14.0 s  predict  4 of 12 batches, 0.25 a second, 32 s left",
+        "  26.0 s  predict  7 of 12 batches, 0.25 a second, 20 s left",
     ]
 
 

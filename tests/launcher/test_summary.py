@@ -13,7 +13,7 @@ from launcher import summary
 from launcher.console import make_console
 from launcher.outcome import Restarted, RootCause
 from launcher.run_result import Result
-from launcher.text import plural, seconds, shape, short, size
+from launcher.text import duration, plural, seconds, shape, short, size
 
 MakeResult = Callable[..., Result]
 
@@ -160,3 +160,11 @@ def test_a_summary_keeps_tokens_of_urls_to_itself(make_result, make_job) -> None
     told = make_result(job=job).to_dict()["job"]
     assert told["checkpoint"] == "https://h/net.ckpt"
     assert told["strategy"].endswith("/s.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.4, "0 s"), (119, "119 s"), (150, "2 min"), (5399, "90 min"), (9000, "2.5 h")],
+)
+def test_what_is_left_is_told_as_people_say_it(value: float, text: str) -> None:
+    assert duration(value) == text
