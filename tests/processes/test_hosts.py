@@ -149,6 +149,30 @@ def test_a_host_that_is_cut_off_is_named_and_both_end(
     assert living() == []
 
 
+def test_a_launcher_that_is_told_to_end_ends_the_job_on_every_host(
+    two_hosts: Hosts, start: Start, folder: RunFolder, living: Living, until: Until
+) -> None:
+    first, second = [start(host, "AllWait") for host in two_hosts]
+    until((folder.logs / "waiting").exists)
+    second.terminate()
+    said = [first.communicate()[0], second.communicate()[0]]
+    assert (first.returncode, second.returncode) == (143, 143), said
+    assert "10.123.0.2: the launcher there was told to end by SIGTERM" in said[0]
+    assert living() == []
+
+
+def test_the_hosts_of_a_launcher_that_is_killed_end_their_ranks(
+    two_hosts: Hosts, start: Start, folder: RunFolder, living: Living, until: Until
+) -> None:
+    first, second = [start(host, "AllWait") for host in two_hosts]
+    until((folder.logs / "waiting").exists)
+    first.kill()
+    assert "the launcher of rank 0 at 10.123.0.1 is gone" in second.communicate()[0]
+    assert second.returncode == 1
+    until(lambda: living() == [])
+    first.communicate()
+
+
 def test_a_host_with_another_key_is_turned_away(two_hosts: Hosts, start: Start) -> None:
     first, second = start(two_hosts[0]), start(two_hosts[1], key="some other key of some length")
     said = second.communicate()[0]

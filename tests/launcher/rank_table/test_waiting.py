@@ -96,3 +96,12 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | No
         path.write_bytes(content)
     with pytest.raises(RankTableError, match=f"^{path}: .*rank_tables/ holds examples"):
         load_rank_table(path, 0.0, lambda line: None)
+
+
+def test_the_warnings_of_a_table_are_told(tmp_path: Path) -> None:
+    said: list[str] = []
+    table = tmp_path / "hccl.json"
+    table.write_text(COMPLETED.replace('{"status"', '{"status": "completed", "status"'))
+    load_rank_table(table, 0.0, said.append)
+    (line,) = [line for line in said if "twice" in line]
+    assert line.startswith(f"{table}: warning: ")
