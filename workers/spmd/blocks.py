@@ -68,18 +68,17 @@ def _prepare_end(end: End[Step], prepare: Prepare) -> Callable[[Values], Any]:
         jump = end
         return lambda values: _Jumped(jump.loop, [_fetched(x, values) for x in jump.arguments])
     if isinstance(end, Fork):
-        condition = end.condition
-        one, other = (prepare_block(block, prepare) for block in end.blocks)
-        return lambda values: (one if _holds(condition, values) else other)(dict(values))
+        index, blocks = end.index, [prepare_block(block, prepare) for block in end.blocks]
+        return lambda values: blocks[_number(index, values)](dict(values))
     if isinstance(end, Call):
         return prepare_call(end, prepare)
     operand = end
     return lambda values: _fetched(operand, values)
 
 
-def _holds(condition: Operand, values: Values) -> bool:
-    found = _fetched(condition, values)
-    return bool(found.asnumpy() if hasattr(found, "asnumpy") else found)
+def _number(index: Operand, values: Values) -> int:
+    found = _fetched(index, values)
+    return int(found.asnumpy() if hasattr(found, "asnumpy") else found)
 
 
 def _fetched(operand: Operand, values: Values) -> Any:

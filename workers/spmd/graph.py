@@ -52,10 +52,10 @@ class Jump:
 
 @dataclass(frozen=True, eq=False)
 class Fork(Generic[T]):
-    """Go on with one of two blocks."""
+    """Go on with one of some blocks."""
 
-    condition: Operand
-    blocks: tuple[Block[T], Block[T]]  # if it holds, if not
+    index: Operand  # of the block; of two, the second is that of a condition that holds
+    blocks: tuple[Block[T], ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +148,7 @@ def operands_of(end: End[T]) -> tuple[Operand, ...]:
     if isinstance(end, Jump):
         return end.arguments
     if isinstance(end, Fork):
-        return (end.condition,)
+        return (end.index,)
     return end.initial if isinstance(end, Call) else (end,)
 
 
@@ -205,7 +205,7 @@ def mapped(call: Call[T], change: Callable[[tuple[T, ...]], tuple[Any, ...]]) ->
 
     def end(old: End[T]) -> End[Any]:
         if isinstance(old, Fork):
-            return Fork(old.condition, (block(old.blocks[0]), block(old.blocks[1])))
+            return Fork(old.index, tuple(map(block, old.blocks)))
         return replace(old, block=block(old.block)) if isinstance(old, Call) else old
 
     return replace(call, block=block(call.block))

@@ -34,6 +34,7 @@ from workers.spmd.mindir import MONAD, decode_attribute, decode_dtype
 _ORDERING = {"UpdateState"}  # yields a token that orders side effects, never a tensor
 _TRANSPARENT = {"Load", "Depend", "stop_gradient", "StopGradient"}  # yields its first input
 _PACKING = {"MakeTuple", "MakeList", "make_tuple", "make_list"}
+_PICKING = {"SwitchLayer", "switch_layer"}  # a cell of a list, by its number
 _UNPACKING = {"TupleGetItem", "ListGetItem", "tuple_getitem", "list_getitem"}
 
 
@@ -47,10 +48,10 @@ class _Closure:
 
 @dataclass(frozen=True, eq=False)
 class _Choice:
-    """One of two functions."""
+    """One of some functions, by its number."""
 
-    condition: Operand
-    closures: tuple[_Closure, _Closure]
+    index: Operand
+    closures: tuple[_Closure, ...]
 
 
 @dataclass
@@ -73,7 +74,7 @@ class _VariesError(Exception):
         self.loop = loop
 
 
-_Known = Union[End[Node], _Closure, _Choice]
+_Known = Union[End[Node], _Closure, _Choice, list[_Closure]]
 
 
 def parse_graph(model: Any, arguments: Sequence[Any] = ()) -> Graph:
@@ -140,11 +141,8 @@ class _Reader:
             return self._called(proto, kind, known, suffix)
         primitive = self.primitives.get(kind)
         scope = proto.domain.removeprefix("Default/")
-        if primitive is None or primitive.op_type == "SwitchLayer":
-            raise CaptureError(
-                f"the network picks a cell by data ({scope or kind}), which simulated ranks cannot"
-                " do; use if and else"
-            )
+        if primitive is None:
+            raise CaptureError(f"the compiled graph calls {scope or kind}, which is no operator")
         op = primitive.op_type
         if op in _ORDERING:
             return Constant(MONAD)
@@ -154,8 +152,12 @@ class _Reader:
             arguments = tuple(self._operand(name, known) for name in proto.input[1:])
             return _Closure(proto.input[0], arguments)
         if op == "Switch":
-            one, other = (self._closure(name, known) for name in proto.input[1:])
-            return _Choice(self._operand(proto.input[0], known), (one, other))
+            holds, fails = (self._closure(name, known) for name in proto.input[1:])
+            return _Choice(self._operand(proto.input[0], known), (fails, holds))
+        if op in _PICKING:
+            return _Choice(self._operand(proto.input[0], known), self._cells(proto.input[1], known))
+        if op in _PACKING and all(self._is_closure(name, known) for name in proto.input):
+            return [self._closure(name, known) for name in proto.input]
         operands = tuple(
             operand
             for operand in (self._operand(name, known) for name in proto.input)
@@ -179,15 +181,15 @@ class _Reader:
         callee = _Closure(kind) if kind in self.functions else known[kind]
         if isinstance(callee, _Closure):
             end = self._enter(callee.function, [*callee.arguments, *arguments])
-        elif isinstance(callee, _Choice) and isinstance(callee.condition, Constant):
-            closure = callee.closures[0 if callee.condition.value else 1]
+        elif isinstance(callee, _Choice) and isinstance(callee.index, Constant):
+            closure = callee.closures[int(callee.index.value)]
             end = self._enter(closure.function, [*closure.arguments, *arguments])
         elif isinstance(callee, _Choice):
-            one, other = (
+            blocks = (
                 self._block(closure.function, [*closure.arguments, *arguments])
                 for closure in callee.closures
             )
-            end = Fork(callee.condition, (one, other))
+            end = Fork(callee.index, tuple(blocks))
         else:
             raise CaptureError(f"the compiled graph calls {kind}, which is no function")
         if isinstance(end, Jump) or not isinstance(end, (Fork, Call)) or set(_jumps(end)):
@@ -267,7 +269,7 @@ class _Reader:
 
     def _end(self, name: str, known: dict[str, _Known]) -> End[Node]:
         found = known.get(name, self.constants.get(name))
-        if found is None or isinstance(found, (_Closure, _Choice)):
+        if found is None or isinstance(found, (_Closure, _Choice, list)):
             raise CaptureError(f"the compiled graph uses {name}, which is no value in it")
         return found
 
@@ -282,6 +284,15 @@ class _Reader:
                 " but no other recursion"
             )
         return end
+
+    def _is_closure(self, name: str, known: dict[str, _Known]) -> bool:
+        return name in self.functions or isinstance(known.get(name), _Closure)
+
+    def _cells(self, name: str, known: dict[str, _Known]) -> tuple[_Closure, ...]:
+        found = known.get(name)
+        if not isinstance(found, list):
+            raise CaptureError(f"the compiled graph picks from {name}, which are no functions")
+        return tuple(found)
 
     def _closure(self, name: str, known: dict[str, _Known]) -> _Closure:
         found = _Closure(name) if name in self.functions else known.get(name)

@@ -142,9 +142,8 @@ class _Partition:
         if isinstance(end, Jump):
             return replace(end, arguments=tuple(map(self._all_gathered, end.arguments)))
         if isinstance(end, Fork):
-            condition = self._all_gathered(end.condition)
-            one, other = map(self._block, end.blocks)
-            return Fork(condition, (one, other))
+            index = self._all_gathered(end.index)
+            return Fork(index, tuple(map(self._block, end.blocks)))
         return self._call(end) if isinstance(end, Call) else self._all_gathered(end)
 
     def _operator(self, node: Node, signature: Signature) -> None:

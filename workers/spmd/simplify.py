@@ -127,8 +127,7 @@ class _Simplifier:
         if isinstance(end, Jump):
             return replace(end, arguments=tuple(map(self.operand, end.arguments)))
         if isinstance(end, Fork):
-            one, other = map(self._block, end.blocks)
-            return Fork(self.operand(end.condition), (one, other))
+            return Fork(self.operand(end.index), tuple(map(self._block, end.blocks)))
         return self._call(end) if isinstance(end, Call) else self.operand(end)
 
 

@@ -132,8 +132,8 @@ def lockstep() -> Callable[..., Any]:
         if isinstance(end, Jump):
             return [(end.loop, fetched(end.arguments, values)) for values in ranks]
         if isinstance(end, Fork):
-            (holds,) = {bool(to_array(fetched(end.condition, values))) for values in ranks}
-            return run_block(end.blocks[0 if holds else 1], [dict(values) for values in ranks])
+            (index,) = {int(to_array(fetched(end.index, values))) for values in ranks}
+            return run_block(end.blocks[index], [dict(values) for values in ranks])
         if isinstance(end, Call):
             return run_call(end, ranks)
         return [fetched(end, values) for values in ranks]

@@ -152,6 +152,27 @@ def test_a_weight_used_in_both_branches_and_after_them_lies_as_its_operators_wan
     assert program.parameters["weight"].layout.split_counts == (1, 4)
 
 
+@pytest.mark.parametrize("number", [0, 1, 2, -1])
+def test_a_cell_may_be_picked_by_its_number(capture_cell, lockstep, number):
+    from mindspore import int32
+
+    from workers.spmd.partition import partition
+
+    class Picks(nn.Cell):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.CellList([nn.ReLU(), nn.Tanh(), nn.Sigmoid()])
+
+        def construct(self, x, i):
+            return self.layers[i](x) * 2
+
+    x = np.random.RandomState(1).randn(8, 8).astype(np.float32)
+    inputs = [Tensor(x), Tensor(number, int32)]
+    wanted = [np.maximum(x, 0), np.tanh(x), 1 / (1 + np.exp(-x))][number] * 2
+    for (answer,) in lockstep(partition(capture_cell(Picks, inputs), 4), {}, inputs):
+        np.testing.assert_allclose(answer, wanted, rtol=1e-5)
+
+
 def test_recursion_that_is_no_loop_is_refused(capture_cell):
     class Factorial(nn.Cell):
         def construct(self, x):
