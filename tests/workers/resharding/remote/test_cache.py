@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -145,3 +148,28 @@ def test_the_environment_names_the_cache(tmp_path):
     assert Cache.of({"XDG_CACHE_HOME": "/y"}).folder == Path("/y/ascend-slice-launcher")
     with pytest.raises(CacheError, match="LAUNCHER_CACHE_SIZE: 'much' is no size"):
         Cache.of({"LAUNCHER_CACHE_SIZE": "much"})
+
+
+def test_many_at_once_in_a_small_cache_read_what_the_server_has_or_are_refused(
+    server, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("workers.resharding.remote.cache._HEADER_NBYTES", 0)
+    size, limit = 512 * KiB, 1400 * KiB  # room for two files and a part of a third
+    bodies = [bytes((7 * n + 31 * file) % 251 + 1 for n in range(size)) for file in range(4)]
+    for file, content in enumerate(bodies):
+        (server.folder / f"f{file}").write_bytes(content)
+    cache = Cache(tmp_path / "cache", limit)
+
+    def read(seed: int) -> None:
+        random = Random(seed)
+        for _ in range(8):
+            file, start = random.randrange(4), random.randrange(size - 1)
+            stop = min(size, start + random.randrange(1, size // 2))
+            with suppress(CacheError):
+                with open_mirror(RemoteFile.parse(server.url(f"f{file}"), cache)) as mirror:
+                    assert mirror[start:stop] == bodies[file][start:stop]
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(read, range(4)))
+    kept = sum(data.stat().st_blocks * 512 for data in cache.folder.glob("*/data"))
+    assert 0 < kept <= limit + 64 * KiB  # of the last ranges, blocks that are begun
