@@ -13,6 +13,7 @@ from launcher.text import checks, initial, plural, seconds, shape, short, size
 from workers.protocol import PHASES
 
 TRACEBACK_LINES = 8  # the rest is in the log of the rank
+LINE_LENGTH = 600  # characters
 BAD_INPUT = 2  # exit code; such a message says what to mend, and the traceback only who found out
 _TIMED_PHASES = PHASES[1:-1]
 
@@ -103,5 +104,10 @@ def _who(cause: RootCause) -> str:
 
 
 def _last_lines(text: str, count: int) -> list[str]:
-    lines = text.strip().splitlines()
+    lines = [_fitting(line) for line in text.strip().splitlines()]
     return lines if len(lines) <= count else ["...", *lines[-count:]]
+
+
+def _fitting(line: str) -> str:
+    """Cut a line that would fill a screen by itself."""
+    return line if len(line) <= LINE_LENGTH else f"{line[:LINE_LENGTH]} ..."

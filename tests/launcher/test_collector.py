@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 
 import numpy as np
@@ -195,6 +197,42 @@ def test_garbage_on_the_port_disturbs_nobody(collector: Collector, connect: Conn
         friend = connect(collector.address)
         friend.send_multipart(encode(PhaseEntered(1, "load")))
         assert receive(collector) == [PhaseEntered(1, "load")]
+
+
+def test_what_was_said_to_it_once_cannot_be_said_again_by_others(collector: Collector) -> None:
+    """A stranger who has recorded all bytes of a rank sends them anew, on a line of its own."""
+    host, port = collector.address.endpoint.removeprefix("tcp://").split(":")
+    with socket.create_server(("127.0.0.1", 0)) as tap:
+        tapped = f"tcp://127.0.0.1:{tap.getsockname()[1]}"
+        recorded = bytearray()
+
+        def record() -> None:
+            near, _ = tap.accept()
+            with near, socket.create_connection((host, int(port))) as far:
+                ends = {near: far, far: near}
+                while readable := select.select(list(ends), [], [])[0]:
+                    for end in readable:
+                        data = end.recv(1 << 16)
+                        if not data:
+                            return
+                        ends[end].sendall(data)
+                        if end is near:
+                            recorded.extend(data)
+
+        recorder = threading.Thread(target=record)
+        recorder.start()
+        address = replace(collector.address, endpoint=tapped)
+        with closing(Link(spec_of(1, address))) as link:
+            link.predictions(0, [np.zeros(3)], inputs="ab")
+            receive(collector)
+        recorder.join()
+    with socket.create_connection((host, int(port))) as stranger:
+        stranger.sendall(recorded)
+        stranger.shutdown(socket.SHUT_WR)
+        with suppress(ConnectionError):
+            while stranger.recv(1 << 16):  # until the collector hangs up
+                pass
+    assert list(collector.receive()) == []
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,14 @@ def test_a_failure_is_at_most_25_lines(make_result: MakeResult, cause: RootCause
     assert len(summary.failure(make_result(exit_code=1, cause=endless, followers=7))) <= 25
 
 
+def test_a_line_of_a_failure_does_not_fill_a_screen(
+    make_result: MakeResult, cause: RootCause
+) -> None:
+    wide = replace(cause, message="x" * 100_000, traceback="y" * 100_000)
+    lines = summary.failure(make_result(exit_code=1, cause=wide))
+    assert max(map(len, lines)) < 700
+
+
 def test_bad_input_needs_no_traceback(make_result: MakeResult, cause: RootCause) -> None:
     bad = replace(cause, kind="CoverageError", message="a gap in fc.weight", exit_code=2)
     assert summary.failure(make_result(exit_code=2, cause=bad)) == [

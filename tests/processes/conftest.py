@@ -11,6 +11,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,32 @@ def events(folder: RunFolder) -> Callable[[], list[dict[str, Any]]]:
     return lambda: [json.loads(line) for line in folder.events.read_text().splitlines()]
 
 
+class Clock:
+    """The runner's clock; a test may put it forward, so that nobody waits for a deadline."""
+
+    def __init__(self) -> None:
+        self.ahead_s = 0.0
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.ahead_s
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("launcher.runner.time", clock)
+    return clock
+
+
+def own_memory() -> set[str]:
+    """Return the anonymous shared memory that this process holds open."""
+    links = set()
+    for link in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # that of the listing itself
+            links.add(os.readlink(link))
+    return {link for link in links if "memfd:" in link}
+
+
 @pytest.fixture
 def run(folder: RunFolder, mark: str, living: Callable[[], list[psutil.Process]]) -> Run:
     """Return a function that runs ranks of a class in fake_ranks.py to their end."""
@@ -77,6 +104,7 @@ def run(folder: RunFolder, mark: str, living: Callable[[], list[psutil.Process]]
         phase_s: float = PATIENCE_S,
         total_s: float = PATIENCE_S,
         max_restarts: int = 0,
+        folder: RunFolder = folder,
         environment: dict[str, str] | None = None,
         **fields: Any,
     ) -> Outcome:
@@ -100,8 +128,10 @@ def run(folder: RunFolder, mark: str, living: Callable[[], list[psutil.Process]]
         limits = Limits(
             total_s=total_s, phase_s=phase_s, grace_s=grace_s, max_restarts=max_restarts
         )
+        memory = own_memory()
         outcome = run_ranks(specs, folder, limits, watch)
         assert living() == []  # at return, not some time later
+        assert own_memory() == memory  # that of the ranks ended with them
         return outcome
 
     return run

@@ -10,10 +10,12 @@ import ctypes
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -70,6 +72,12 @@ class Healthy:
         """Tell other processes how far this rank is."""
         (self.folder / name).touch()
 
+    def await_verified(self) -> None:
+        """Wait until two batches are; the first of them would not be predicted again."""
+        progress = self.folder.parent / "progress.json"
+        while json.loads(progress.open().readline())["batches"] < 1:
+            time.sleep(0.01)
+
     def await_mark(self, name: str) -> None:
         while not (self.folder / name).exists():
             time.sleep(0.01)
@@ -108,6 +116,31 @@ class Waits(Healthy):
         Event().wait()
 
 
+class Hangs(Waits):
+    """Rank 1 waits for ever in the phase that the job names in the place of a network."""
+
+    def misbehave_in(self, phase: str) -> None:
+        if self.odd and self.spec.network == phase:
+            super().misbehave()
+
+    def misbehave(self) -> None:
+        self.misbehave_in("compile")
+
+    def open(self) -> None:
+        self.misbehave_in("context")
+
+    def wanted_parameters(self) -> Mapping[str, Any]:
+        self.misbehave_in("layout")
+        return {}
+
+    def load(self, slices: Mapping[str, np.ndarray]) -> None:
+        self.misbehave_in("load")
+
+    def predict(self, batch: tuple[np.ndarray]) -> tuple[np.ndarray]:
+        self.misbehave_in("predict")
+        return super().predict(batch)
+
+
 class MissedByAll(Waits):
     """Rank 1 waits for ever, and the others wait for it."""
 
@@ -135,9 +168,7 @@ class DiesOnce(Healthy):
         died = self.folder.parent / "died"  # logs are set aside, this is not
         if self.odd and batch[0][0, 0] == 2 and not died.exists():
             died.touch()
-            progress = self.folder.parent / "progress.json"
-            while json.loads(progress.open().readline())["batches"] < 1:
-                time.sleep(0.01)
+            self.await_verified()
             os.kill(os.getpid(), signal.SIGSEGV)
         return super().predict(batch)
 
@@ -163,6 +194,49 @@ class AllIgnoreSigterm(IgnoresSigterm):
     def compile(self) -> None:
         self.odd = True
         super().compile()
+
+
+class Floods(Healthy):
+    """Rank 1 prints 32 MiB in short lines, and then one line of 2 GiB."""
+
+    def misbehave(self) -> None:
+        for _ in range(32):
+            sys.stdout.write("all work and no play makes a long log\n" * (1 << 15))
+        sys.stdout.flush()
+        os.ftruncate(1, 2 << 30)  # a hole counts as so many NUL characters, and takes no disk
+        print()
+
+
+class AllRaise(Healthy):
+    """Every rank fails, with the same words."""
+
+    def compile(self) -> None:
+        raise OSError("/data is not mounted")
+
+
+class PredictsMuch(Healthy):
+    """A batch is 2 MiB; the third one begins when the others are verified and on the disk."""
+
+    def predict(self, batch: tuple[np.ndarray]) -> tuple[np.ndarray]:
+        if batch[0][0, 0] == 2:
+            self.await_verified()
+        return (np.broadcast_to(batch[0][:, :1], (2, 1 << 18)).copy(),)
+
+
+class MeetsStrangers(Healthy):
+    """Others than ranks talk to the collector, while the ranks are at work."""
+
+    def misbehave(self) -> None:
+        assert self.spec.collector is not None
+        host, port = self.spec.collector.endpoint.removeprefix("tcp://").split(":")
+        lines = [socket.create_connection((host, int(port))) for _ in range(3)]
+        with suppress(ConnectionError):  # hung up on
+            lines[0].sendall(b"GET / HTTP/1.1\r\n\r\n" + bytes(1 << 20))
+        lines[1].sendall(b"\xff")  # the first byte of a greeting, and never the next
+        with suppress(ConnectionError):
+            for _ in range(1 << 10):  # 1 GiB
+                lines[2].sendall(bytes(1 << 20))
+        self.lines = lines
 
 
 class Disagrees(Healthy):

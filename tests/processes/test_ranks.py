@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
+import psutil
 import pytest
 
 from launcher.errors import SystemFailedError
@@ -18,6 +21,11 @@ from launcher.run_folder import RunFolder
 from workers.protocol import PHASES, Message, PhaseEntered
 
 Run = Callable[..., Outcome]
+Until = Callable[[Callable[[], object]], None]
+
+
+class Clock(Protocol):
+    ahead_s: float
 
 
 def cause_of(outcome: Outcome) -> RootCause:
@@ -36,8 +44,13 @@ def pids_in(log: Path) -> tuple[int, int]:
 
 
 def test_four_ranks_predict_and_every_batch_is_in_the_file(run: Run, folder: RunFolder) -> None:
-    messages: list[Message] = []
-    outcome = run("Healthy", ranks=4, watch=messages.append)
+    entered: list[PhaseEntered] = []
+
+    def note(message: Message) -> None:
+        if isinstance(message, PhaseEntered):
+            entered.append(message)
+
+    outcome = run("Healthy", ranks=4, watch=note)
     assert outcome.cause is None
     assert (outcome.exit_code, outcome.batches, outcome.followers) == (0, 3, 0)
     assert outcome.outputs == (folder.predictions(),)
@@ -45,8 +58,7 @@ def test_four_ranks_predict_and_every_batch_is_in_the_file(run: Run, folder: Run
     np.testing.assert_array_equal(np.load(folder.predictions()), expected)
     assert sorted(outcome.reports) == [0, 1, 2, 3]
     for rank in range(4):
-        phases = [m.phase for m in messages if isinstance(m, PhaseEntered) and m.rank == rank]
-        assert phases == list(PHASES)
+        assert [m.phase for m in entered if m.rank == rank] == list(PHASES)
         assert folder.log(rank).read_text().startswith("pid ")
 
 
@@ -115,23 +127,47 @@ def test_the_peers_of_a_rank_that_died_are_not_to_blame(run: Run) -> None:
     assert outcome.followers == 3
 
 
-def test_a_rank_that_hangs_is_named_and_shows_where(run: Run) -> None:
-    cause = cause_of(run("Waits", phase_s=10.0))
-    assert (cause.rank, cause.phase, cause.exit_code) == (1, "compile", 124)
-    assert "did not get on in phase compile" in cause.message
+@pytest.mark.parametrize("phase", ["context", "layout", "load", "compile", "predict"])
+def test_a_rank_that_hangs_is_named_and_shows_where(
+    run: Run, folder: RunFolder, clock: Clock, until: Until, phase: str
+) -> None:
+    awaited = {("done", 0), ("done", 2), (phase, 1)}
+
+    def put_forward(message: Message) -> None:
+        if isinstance(message, PhaseEntered):
+            awaited.discard((message.phase, message.rank))
+        if not awaited and not clock.ahead_s:
+            until((folder.logs / "waiting").exists)
+            clock.ahead_s = 600
+
+    cause = cause_of(
+        run("Hangs", network=phase, watch=put_forward, phase_s=600, total_s=math.inf)
+    )
+    assert (cause.rank, cause.phase, cause.exit_code) == (1, phase, 124)
+    assert f"did not get on in phase {phase} for 600 s" in cause.message
     assert "in misbehave" in cause.log.read_text()
 
 
-def test_a_rank_that_hangs_while_the_others_wait_for_it_is_named(run: Run) -> None:
-    cause = cause_of(run("MissedByAll", phase_s=10.0))
+def test_a_rank_that_hangs_while_the_others_wait_for_it_is_named(run: Run, clock: Clock) -> None:
+    awaited = {0, 1, 2}
+
+    def put_forward(message: Message) -> None:
+        if isinstance(message, PhaseEntered) and message.phase == "compile":
+            awaited.discard(message.rank)
+        clock.ahead_s = 0 if awaited else 600
+
+    cause = cause_of(run("MissedByAll", watch=put_forward, phase_s=600, total_s=math.inf))
     assert (cause.rank, cause.phase, cause.exit_code) == (1, "compile", 124)
     assert "ranks 0, 2 waited for rank 1 in AllReduce after MatMul" in cause.message
 
 
-def test_the_whole_run_has_a_deadline(run: Run) -> None:
-    cause = cause_of(run("AllWait", total_s=5.0))
+def test_the_whole_run_has_a_deadline(run: Run, clock: Clock) -> None:
+    def put_forward(message: Message) -> None:
+        clock.ahead_s = 600
+
+    cause = cause_of(run("AllWait", watch=put_forward, phase_s=3600, total_s=600))
     assert cause.exit_code == 124
-    assert "the run took longer than 5 s" in cause.message
+    assert "the run took longer than 600 s" in cause.message
 
 
 def test_a_rank_that_ignores_sigterm_is_killed_after_the_grace_period(run: Run) -> None:
@@ -164,6 +200,21 @@ def test_a_failed_run_does_not_pass_an_earlier_result_off_as_its_own(
     run("Healthy")
     cause_of(run("Raises"))
     assert sorted(path.name for path in folder.root.glob("*.npy")) == ["predictions.previous.npy"]
+
+
+def test_no_memory_of_a_run_has_a_name_by_which_it_could_be_left_behind(
+    run: Run, living: Callable[[], list[psutil.Process]]
+) -> None:
+    seen: list[str] = []
+
+    def look(message: Message) -> None:
+        if message == PhaseEntered(1, "done"):  # all of it is in use
+            seen.extend(Path(f"/proc/{p.pid}/maps").read_text() for p in living())
+            seen.append(Path("/proc/self/maps").read_text())
+
+    assert run("Healthy", watch=look).exit_code == 0
+    assert len(seen) > 2
+    assert "/dev/shm/" not in "".join(seen)
 
 
 def test_what_a_rank_has_started_does_not_outlive_the_run(run: Run) -> None:

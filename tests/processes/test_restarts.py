@@ -17,13 +17,18 @@ Events = Callable[[], list[dict[str, Any]]]
 def test_ranks_go_on_from_the_last_whole_batch_after_one_died(
     run: Run, folder: RunFolder, events: Events
 ) -> None:
-    told: list[object] = []
-    outcome = run("DiesOnce", max_restarts=2, watch=told.append)
+    told: list[Restarted] = []
+
+    def note(news: object) -> None:
+        if isinstance(news, Restarted):
+            told.append(news)
+
+    outcome = run("DiesOnce", max_restarts=2, watch=note)
     assert (outcome.exit_code, outcome.cause, outcome.batches) == (0, None, 3)
     expected = np.repeat(np.array([0, 10, 20], np.float32), 2)[:, None] * np.ones(3, np.float32)
     np.testing.assert_array_equal(np.load(folder.predictions()), expected)
     (restarted,) = outcome.restarts
-    assert [one for one in told if isinstance(one, Restarted)] == [restarted]
+    assert told == [restarted]
     cause = restarted.cause
     assert (restarted.number, cause.rank, cause.kind, cause.phase) == (1, 1, "SIGSEGV", "predict")
     assert "in predict" in cause.log.read_text()  # of the attempt before, and it is still there
