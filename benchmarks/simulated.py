@@ -20,7 +20,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
 from launcher.engines.choice import leading  # noqa: E402
-from launcher.job import load_job  # noqa: E402
+from launcher.job_file import load_job  # noqa: E402
 from launcher.launch import prepare  # noqa: E402
 from launcher.outcome import Limits  # noqa: E402
 from launcher.runner import run_ranks  # noqa: E402

@@ -32,7 +32,7 @@ def load_job(path: str | Path | None = None, **values: Any) -> Job:
     """
     from pathlib import Path
 
-    from launcher.job import load_job as load
+    from launcher.job_file import load_job as load
 
     return load(Path(path) if path is not None else None, values)
 

@@ -371,7 +371,7 @@ def _carry_out(
 def _execute_job(
     command: str, path: Path | None, flags: dict[str, Any], shown: dict[str, Any]
 ) -> int:
-    from launcher.job import load_job, parse_settings
+    from launcher.job_file import load_job, parse_settings
 
     flags = {**parse_settings(flags.pop("set", ())), **flags}
     named = "network" in flags or str(flags.get("checkpoint")).startswith("hub:")

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.errors import JobError
-from launcher.job import HUB, Job
+from launcher.job import Job
+from launcher.job_values import HUB
 from launcher.preflight import module_exists
 from workers.resharding.errors import ReshardError
 from workers.resharding.remote.address import is_url, shown

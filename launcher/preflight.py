@@ -9,7 +9,8 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
 from launcher.errors import JobError
-from launcher.job import Job, is_data_file, is_file_name, split_entry_point
+from launcher.job import Job
+from launcher.job_values import is_data_file, is_file_name, split_entry_point
 from launcher.labels import read_labels
 from workers.resharding.checkpoint import SlicedCheckpoint, open_checkpoint
 from workers.resharding.encryption import read_key

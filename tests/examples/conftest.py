@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from launcher.job import load_job
+from launcher.job_file import load_job
 from workers.runtimes.single import SingleRuntime
 from workers.spec import WorkerSpec
 from workers.worker import read_slices

@@ -8,7 +8,8 @@ import pytest
 
 from launcher.device_options import device_options, hccl_time_limits, require_possible
 from launcher.errors import JobError
-from launcher.job import Job, load_job
+from launcher.job import Job
+from launcher.job_file import load_job
 from workers.spec import DeviceOptions
 
 

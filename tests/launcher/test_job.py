@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from launcher.errors import JobError
-from launcher.job import Job, load_job, parse_settings
+from launcher.job import Job
+from launcher.job_file import load_job, parse_settings
 from workers.resharding.rank_files import find_rank_files, whole_files
 
 GOOD = "network: net.py:make\npredict_data: pkg.data:make\nranks: 8\n"

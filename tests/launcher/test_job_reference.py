@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from launcher.cli import main
-from launcher.job import Job, load_job
+from launcher.job import Job
+from launcher.job_file import load_job
 from launcher.job_reference import markdown, template
 
 DOCS = Path(__file__).parents[2] / "docs"
