@@ -66,6 +66,7 @@ def place(
     threads = _share_of_cores(sites)
     transport = _choose_transport(sites) if runtime == "simulated" else "memory"
     limits = hccl_time_limits(job) if runtime == "ascend" else {}
+    one_host = len({site.host.machine for site in sites}) == 1
     specs: list[WorkerSpec] = []
     for site in sites:
         devices = [table.devices[rank] for rank in site.ranks]
@@ -85,7 +86,8 @@ def place(
             told = base | _identity(device, table, numbers)
             # A slot has cores of its own, but another one's process may start its rank.
             own = cores[device.rank] or (site.host.cpus if site.is_slot else ())
-            specs.append(replace(spec, environment=told, transport=transport, cores=own))
+            spec = replace(spec, environment=told, transport=transport, cores=own)
+            specs.append(replace(spec, one_host=one_host))
     specs.sort(key=lambda spec: spec.rank)
     hosts = len({site.host.machine for site in sites})
     return Placement(tuple(specs), _headline(job, runtime, table, sites), hosts)

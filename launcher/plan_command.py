@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rich.console import Console
@@ -140,9 +140,12 @@ def _plan_loads(
     if checkpoint is None:
         return ()
     try:
-        return tuple(plan_rank(checkpoint, wanted, rank, allowed) for rank in range(rank_size))
+        loads = [plan_rank(checkpoint, wanted, rank, allowed) for rank in range(rank_size)]
     except ReshardError as error:
         raise JobError.about("checkpoint", str(error)) from error
+    if prepared.placement.specs[0].shares_weights:
+        loads[1:] = [replace(load, slices=()) for load in loads[1:]]  # rank 0 reads for all
+    return tuple(loads)
 
 
 def _print(plan: Plan, environment: Mapping[str, str], console: Console) -> None:

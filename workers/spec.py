@@ -50,6 +50,7 @@ class WorkerSpec:
     metrics: tuple[str, ...] = ()  # MindSpore's names, or callables
     batch_size: int | None = None  # given to the data's callable, if that takes it
     dataset_sink_mode: bool = False
+    one_host: bool = True  # on which all ranks run
     first_batch: int = 0  # of the whole run; what lies before it was delivered by an earlier run
     checkpoint: str | None = None  # absolute pattern, may hold {rank}
     checkpoint_version: str | None = None  # of its files, when the launcher checked them
@@ -69,6 +70,11 @@ class WorkerSpec:
     def shares_data(self) -> bool:
         """Whether each rank predicts a part of the data, with the whole network."""
         return self.parallel_mode == "data_parallel" and self.rank_size > 1
+
+    @property
+    def shares_weights(self) -> bool:
+        """Whether rank 0 reads the weights for all ranks, which see them in its memory."""
+        return self.shares_data and self.one_host and self.device == "cpu"
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

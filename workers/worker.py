@@ -35,6 +35,7 @@ from workers.resharding.remote.cache import Cache
 from workers.resharding.remote.planned import Watch
 from workers.resharding.wanted import matches
 from workers.runtimes.runtime import Evaluator, OnDevice, Runtime, WantedParameter
+from workers.shared_weights import read_once
 from workers.spec import WorkerSpec
 
 RUNTIMES = {
@@ -267,6 +268,8 @@ def read_slices(
         raise CheckpointChangedError(shown(spec.checkpoint))
     plan = plan_rank(checkpoint, wanted, spec.rank, spec.allow_missing)
     require_memory(plan)
+    if spec.shares_weights:
+        return read_once(spec, plan, lambda memory: execute(plan, watch, memory))
     return execute(plan, watch), plan.bytes_to_read
 
 

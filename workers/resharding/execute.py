@@ -21,16 +21,19 @@ _HUGE_PAGE = 2 << 20  # bytes, of x86-64 and of arm64 with pages of 4 KiB
 _ALIGNMENT = 64  # bytes; what MindSpore asks of a tensor that it takes without a copy
 
 
-def execute(plan: LoadPlan, watch: Watch | None = None) -> dict[str, NDArray[Any]]:
+def execute(
+    plan: LoadPlan, watch: Watch | None = None, memory: NDArray[np.uint8] | None = None
+) -> dict[str, NDArray[Any]]:
     """Return the planned slices as fresh arrays; bfloat16 as uint16.
 
     Args:
         watch: is told how far it is while remote files are fetched.
+        memory: where the arrays shall lie; ``block_bytes`` of it.
 
     Raises:
         FileChangedError: a file was written after its index was read, or during the copy.
     """
-    arrays = allocate(plan.slices)
+    arrays = allocate(plan.slices, memory)
     copies = [
         (read, _cut(arrays[part.name], read.target)) for part in plan.slices for read in part.reads
     ]
@@ -46,24 +49,38 @@ def execute(plan: LoadPlan, watch: Watch | None = None) -> dict[str, NDArray[Any
     return arrays
 
 
-def allocate(slices: Sequence[SlicePlan]) -> dict[str, NDArray[Any]]:
-    """Return a new array for each slice, all in one block of memory.
+def block_bytes(slices: Sequence[SlicePlan]) -> int:
+    """Return how much memory the arrays of some slices take."""
+    return max((place.stop for place in _places(slices)), default=0)
 
-    The block begins with a huge page, so that the system need not make it of small ones: that
-    takes less time than the copy, small pages take as much again.
+
+def allocate(
+    slices: Sequence[SlicePlan], memory: NDArray[np.uint8] | None = None
+) -> dict[str, NDArray[Any]]:
+    """Return an array for each slice, all in one block of memory, a new one if none is given.
+
+    That begins with a huge page, so that the system need not make it of small ones: that takes
+    less time than the copy, small pages take as much again.
     """
+    places = _places(slices)
+    if memory is None:
+        size = block_bytes(slices)
+        alignment = _HUGE_PAGE if size >= _HUGE_PAGE else _ALIGNMENT
+        memory = np.empty(size + alignment, np.uint8)
+        memory = memory[-memory.ctypes.data % alignment :]
+    return {
+        part.name: memory[place].view(STORAGE[part.dtype]).reshape(part.shape)
+        for part, place in zip(slices, places, strict=True)
+    }
+
+
+def _places(slices: Sequence[SlicePlan]) -> list[slice]:
     places, stop = [], 0
     for part in slices:
         start = stop + -stop % _ALIGNMENT
         stop = start + math.prod(part.shape) * part.itemsize
         places.append(slice(start, stop))
-    alignment = _HUGE_PAGE if stop >= _HUGE_PAGE else _ALIGNMENT
-    memory = np.empty(stop + alignment, np.uint8)
-    memory = memory[-memory.ctypes.data % alignment :]
-    return {
-        part.name: memory[place].view(STORAGE[part.dtype]).reshape(part.shape)
-        for part, place in zip(slices, places, strict=True)
-    }
+    return places
 
 
 def _copy_box(file: FileBytes, target: NDArray[Any], read: FileRead) -> None:
