@@ -216,6 +216,9 @@ def _add_network_flags(parser: argparse.ArgumentParser) -> None:
         "--batch-size", type=int, metavar="N", help="for data functions that take batch_size"
     )
     group.add_argument("--ranks", type=int, metavar="N", help="how many ranks predict")
+    group.add_argument(
+        "--pipeline-stages", type=int, metavar="N", help="in which cells set pipeline_stage"
+    )
     group.add_argument("--rank-table", metavar="FILE", help="HCCL rank table; see rank_tables/")
     group.add_argument(
         "--timeout", type=float, metavar="S", help="seconds for everything (default: 3600)"
@@ -333,7 +336,6 @@ def _add_device_flags(parser: argparse.ArgumentParser) -> None:
         choices=("recursive_programming", "sharding_propagation"),
         help="how auto_parallel searches",
     )
-    group.add_argument("--pipeline-stages", type=int, metavar="N", help="of the network")
     group.add_argument(
         "--strategy-ckpt-load-file", metavar="FILE", help="gives operators their strategies"
     )

@@ -32,15 +32,24 @@ def require_possible(job: Job, runtime: str, rank_size: int) -> None:
     Raises:
         JobError: they cannot.
     """
-    if rank_size % job.pipeline_stages:
-        what = f"{job.pipeline_stages} do not divide {rank_size} ranks"
-        raise JobError.about("pipeline_stages", what, "choose stages of equally many ranks")
-    if runtime == "simulated" and job.pipeline_stages > 1:
-        what = "simulated ranks have no pipeline"
-        raise JobError.about("pipeline_stages", what, "leave it out, or run on devices")
+    require_stages(job, rank_size)
+    if job.parallel_mode == "data_parallel" and job.pipeline_stages > 1:
+        what = "with data_parallel every rank has the whole network"
+        raise JobError.about("pipeline_stages", what, "leave it out, or use semi_auto_parallel")
     if runtime == "simulated" and job.parallel_mode == "auto_parallel":
         what = "auto_parallel: MindSpore searches for strategies on devices only"
         raise JobError.about("parallel_mode", what, "use semi_auto_parallel on simulated ranks")
+
+
+def require_stages(job: Job, rank_size: int) -> None:
+    """Check that the stages of the pipeline have equally many ranks.
+
+    Raises:
+        JobError: they have not.
+    """
+    if rank_size % job.pipeline_stages:
+        what = f"{job.pipeline_stages} do not divide {rank_size} ranks"
+        raise JobError.about("pipeline_stages", what, "choose stages of equally many ranks")
 
 
 def hccl_time_limits(job: Job) -> dict[str, str]:

@@ -102,7 +102,7 @@ class Job(BaseModel):
     search_mode: Literal["recursive_programming", "sharding_propagation"] = "recursive_programming"
     """How auto_parallel searches."""
     pipeline_stages: Count = 1
-    """On devices: stages of the network's pipeline; every rank gets the result of the last one."""
+    """Stages of the network's pipeline; every rank gets the result of the last one."""
     strategy_ckpt_load_file: AbsolutePath | None = None
     """On devices: strategy file from which MindSpore takes the strategies of operators."""
     jit_level: Literal["O0", "O1", "O2"] | None = None

@@ -12,13 +12,14 @@ from rich.table import Table
 
 from launcher import layout_report
 from launcher.console import make_console
+from launcher.device_options import require_stages
 from launcher.host import look_around
 from launcher.hub import resolve
 from launcher.job import Job
 from launcher.launch import read_rank_table
 from launcher.placement import count_ranks
 from launcher.preflight import check_entry_points
-from launcher.text import size
+from launcher.text import ranges, size
 
 
 def execute(job: Job, as_json: bool = False, program: bool = False) -> int:
@@ -29,6 +30,7 @@ def execute(job: Job, as_json: bool = False, program: bool = False) -> int:
     """
     job = resolve(job, os.environ)
     rank_size = count_ranks(job, read_rank_table(job))
+    require_stages(job, rank_size)
     check_entry_points(job)
     report = layout_report.ask(job, rank_size, os.environ, threads=look_around().cores)
     if as_json:
@@ -50,9 +52,13 @@ def parameter_table(parameters: Mapping[str, Any]) -> Table:
     table = Table(box=None, pad_edge=False)
     for title in ("parameter", "dtype", "full shape", "slice shape", "device matrix", "tensor map"):
         table.add_column(title)
+    staged = any(item["stages"] != [0] for item in parameters.values())
+    if staged:
+        table.add_column("stages")
     for name, item in parameters.items():
-        shapes = (item[key] for key in ("full_shape", "slice_shape", "device_matrix", "tensor_map"))
-        table.add_row(name, item["dtype"], *map(str, shapes))
+        shapes = [item[key] for key in ("full_shape", "slice_shape", "device_matrix", "tensor_map")]
+        stages = [ranges(item["stages"])] * staged
+        table.add_row(name, item["dtype"], *map(str, shapes), *stages)
     return table
 
 
@@ -61,15 +67,20 @@ def operator_table(operators: Sequence[Mapping[str, Any]]) -> Table:
     table = Table(box=None, pad_edge=False)
     for title in ("operator", "where", "strategy", ""):
         table.add_column(title)
+    staged = any(item["stage"] for item in operators)
     for item in operators:
-        remarks = ["generated"] * item["generated"] + ["runs whole"] * (not item["sliced"])
+        remarks = [f"stage {item['stage']}"] * staged
+        remarks += ["generated"] * item["generated"] + ["runs whole"] * (not item["sliced"])
         strategy = ", ".join(map(str, item["strategy"]))
         table.add_row(item["op"], item["scope"], strategy, ", ".join(remarks))
     return table
 
 
 def collective_table(collectives: Sequence[Mapping[str, Any]]) -> Table:
-    """Return a row for each collective of rank 0, with the bytes that it gets from others."""
+    """Return a row for each collective of rank 0, with the bytes that it gets from others.
+
+    With pipeline stages, also those of the first rank of each later stage.
+    """
     table = Table(box=None, pad_edge=False)
     for title in ("collective", "ranks", "bytes", "after", "before"):
         table.add_column(title)

@@ -46,6 +46,7 @@ def ask(job: Job, rank_size: int, environment: Mapping[str, str], threads: int) 
         "parallel_mode": job.parallel_mode,
         "batch_size": job.batch_size,
         "ranks": rank_size,
+        "pipeline_stages": job.pipeline_stages,
         "search_path": [str(folder) for folder in job.search_path],
     }
     late = f"{job.network} gave no layout in {job.timeout:g} s; try a longer --timeout"

@@ -36,7 +36,7 @@ class Plan:
     prepared: Prepared
     report: Mapping[str, Any]  # parameters, operators and collectives of the predict program
     loads: Sequence[LoadPlan]  # one for each rank; empty without a checkpoint
-    slice_bytes: int  # that each rank holds of the parameters
+    slice_bytes: Mapping[int, int]  # that each rank holds of the parameters
 
     @property
     def specs(self) -> Sequence[WorkerSpec]:
@@ -66,7 +66,7 @@ class Plan:
                 "threads": spec.threads,
                 "cores": list(spec.cores),
                 "memory": {
-                    "slices": self.slice_bytes,
+                    "slices": self.slice_bytes[spec.rank],
                     "activations": self.report["activation_bytes"],
                     "mindspore": MINDSPORE_BYTES,
                 },
@@ -123,7 +123,10 @@ def make_plan(prepared: Prepared, environment: Mapping[str, str]) -> Plan:
     report = layout_report.ask(prepared.job, len(specs), environment, cores)
     wanted = layout_report.predict_parameters(report)
     loads = _plan_loads(prepared, wanted, len(specs))
-    held = sum(parameter.slice_bytes for parameter in wanted.values())
+    held = {
+        spec.rank: sum(part.slice_bytes for part in wanted.values() if part.layout.holds(spec.rank))
+        for spec in specs
+    }
     return Plan(prepared, report, loads, held)
 
 
@@ -140,12 +143,20 @@ def _plan_loads(
     if checkpoint is None:
         return ()
     try:
-        loads = [plan_rank(checkpoint, wanted, rank, allowed) for rank in range(rank_size)]
+        loads = [
+            plan_rank(checkpoint, _of_rank(wanted, rank), rank, allowed)
+            for rank in range(rank_size)
+        ]
     except ReshardError as error:
         raise JobError.about("checkpoint", str(error)) from error
     if prepared.placement.specs[0].shares_weights:
         loads[1:] = [replace(load, slices=()) for load in loads[1:]]  # rank 0 reads for all
     return tuple(loads)
+
+
+def _of_rank(wanted: Mapping[str, Wanted], rank: int) -> dict[str, Wanted]:
+    """Return the parameters of a rank's pipeline stage."""
+    return {name: want for name, want in wanted.items() if want.layout.holds(rank)}
 
 
 def _print(plan: Plan, environment: Mapping[str, str], console: Console) -> None:
@@ -177,10 +188,11 @@ def _rank_summary(plan: Plan) -> Table:
         f"{size(load.bytes_to_read)} of {plural(len(load.bytes_by_file), 'file')}"
         for load in plan.loads
     ] or ["nothing"] * len(plan.specs)
-    memory = size(plan.slice_bytes + plan.report["activation_bytes"])
+    activations = plan.report["activation_bytes"]
     for spec, read in zip(plan.specs, reads, strict=True):
         place, log = f"{spec.server_id}:{spec.device_id}", str(plan.prepared.folder.log(spec.rank))
         cores = ranges(spec.cores) if spec.cores else "all"
+        memory = size(plan.slice_bytes[spec.rank] + activations)
         table.add_row(str(spec.rank), place, str(spec.threads), cores, read, memory, log)
     return table
 
@@ -206,7 +218,9 @@ def _program(report: Mapping[str, Any]) -> Iterator[str]:
     counted = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
     moved = size(sum(entry["bytes"] for entry in report["collectives"]))
     operators = plural(len(report["operators"]), "operator")
-    yield f"program     {operators}; collectives: {counted or 'none'}; {moved} to rank 0 a batch"
+    stages = len({operator["stage"] for operator in report["operators"]})
+    to = "the first rank of each stage" if stages > 1 else "rank 0"
+    yield f"program     {operators}; collectives: {counted or 'none'}; {moved} to {to} a batch"
     for operator in report["operators"]:
         if not operator["sliced"]:
             yield f"            {operator['op']} ({operator['scope']}) runs on gathered inputs"

@@ -142,4 +142,11 @@ def _alone(spec: WorkerSpec, cores: int) -> WorkerSpec:
     """Return the spec of a process that is the whole job."""
     identity = {"RANK_ID": "0", "RANK_SIZE": "1", "DEVICE_ID": spec.environment["DEVICE_ID"]}
     environment = clean_environment(spec.environment, cores) | identity
-    return replace(spec, rank=0, rank_size=1, threads=cores, environment=environment)
+    return replace(
+        spec,
+        rank=0,
+        rank_size=1,
+        device_options=replace(spec.device_options, pipeline_stages=1),
+        threads=cores,
+        environment=environment,
+    )

@@ -1,4 +1,4 @@
-"""Answer ``launcher layout``: the program that simulated ranks would run, as JSON.
+"""Answer ``launcher layout``: the programs that simulated ranks would run, as JSON.
 
 A child of its own, since the launcher never imports mindspore. Reads a request on standard
 input, writes the report on standard output; what the user's code prints goes to standard error.
@@ -17,7 +17,7 @@ from typing import Any
 from workers.errors import WorkerError
 from workers.lifeline import die_with
 from workers.resharding.dtypes import STORAGE
-from workers.spec import WorkerSpec
+from workers.spec import DeviceOptions, WorkerSpec
 from workers.spmd.graph import Node, values_of
 from workers.spmd.memory import activation_bytes
 from workers.spmd.program import (
@@ -25,25 +25,35 @@ from workers.spmd.program import (
     Invoke,
     Placed,
     Program,
+    Receive,
+    Redistribute,
     Reduce,
+    Send,
     Step,
+    maker_of,
     whole_layout,
 )
 from workers.spmd.redistribution import plan_redistribution, reduction_groups
 
 
-def report(program: Program) -> dict[str, Any]:
-    """Return the layouts, operators and collectives (as rank 0 sees them) of a program."""
+def report(programs: Sequence[Program]) -> dict[str, Any]:
+    """Return the layouts, operators and collectives of the programs of all pipeline stages.
+
+    The collectives are those of the first rank of each stage.
+    """
+    first = programs[0]
     return {
         "parameters": {
-            name: _placed(placed) | {"dtype": placed.value.dtype}
+            name: _placed(placed)
+            | {"dtype": placed.value.dtype, "stages": list(placed.layout.stages)}
+            for program in programs
             for name, placed in program.parameters.items()
         },
         "inputs": {
             value.name.removeprefix("input:"): _placed(
-                Placed(value, whole_layout(program.devices, len(value.shape)))
+                Placed(value, whole_layout(first.devices, len(value.shape)))
             )
-            for value in program.inputs
+            for value in first.inputs
         },
         "operators": [
             {
@@ -52,11 +62,13 @@ def report(program: Program) -> dict[str, Any]:
                 "strategy": [list(entry) for entry in operator.division.strategy],
                 "generated": operator.division.generated,
                 "sliced": operator.known,
+                "stage": program.stage,
             }
+            for program in programs
             for operator in program.operators
         ],
-        "collectives": list(_collectives(program)),
-        "activation_bytes": activation_bytes(program),
+        "collectives": [found for program in programs for found in _collectives(program)],
+        "activation_bytes": max(map(activation_bytes, programs)),
     }
 
 
@@ -71,29 +83,34 @@ def _placed(placed: Placed) -> dict[str, Any]:
 
 
 def _collectives(program: Program) -> Iterator[dict[str, Any]]:
-    """Yield what rank 0 does together with others, in the order of the program."""
-    steps = program.every_step
+    """Yield what the first rank does together with others, in the order of the program."""
+    steps, rank = program.every_step, program.ranks[0]
     for index, step in enumerate(steps):
-        if isinstance(step, (Compute, Invoke)):
+        if isinstance(step, (Compute, Invoke, Send)):  # what is sent is received, too
             continue
-        if isinstance(step, Reduce):
-            op, group = step.kind, reduction_groups(step.source.layout, step.axes)[0]
-            elements = math.prod(step.source.local.shape)
+        source = step.send.source if isinstance(step, Receive) else step.source
+        group: tuple[int, ...]
+        if isinstance(step, Receive):
+            op, group = "Receive", (step.send.group(rank)[0], rank)
+            elements = math.prod(step.target.local.shape)
+        elif isinstance(step, Reduce):
+            op, group = step.kind, reduction_groups(source.layout, step.axes)[rank]
+            elements = math.prod(source.local.shape)
             if op == "ReduceScatter":
                 elements = (len(group) - 1) * math.prod(step.target.local.shape)
         else:
-            shape = step.source.value.shape
-            transfer = plan_redistribution(step.source.layout, step.target.layout, shape)[0]
+            shape = source.value.shape
+            transfer = plan_redistribution(source.layout, step.target.layout, shape)[rank]
             op, group, elements = transfer.kind, transfer.group, transfer.elements_received
         if len(group) > 1:
             yield {
                 "op": op,
                 "ranks": list(group),
                 "rank_size": len(group),
-                "bytes": elements * STORAGE[step.source.value.dtype].itemsize,
-                "after": _op(step.after),
+                "bytes": elements * STORAGE[source.value.dtype].itemsize,
+                "after": _op(maker_of(step)),
                 "before": _op(_next_user(steps[index + 1 :], step.target.value.name)),
-                "tensor": step.source.value.name,
+                "tensor": source.value.name,
             }
 
 
@@ -107,7 +124,7 @@ def _next_user(steps: Sequence[Step], name: str) -> Node | None:
         if isinstance(step, Compute):
             if name in (value.name for value in values_of(step.node.inputs)):
                 return step.node
-        elif not isinstance(step, Invoke) and step.source.value.name == name:
+        elif isinstance(step, (Redistribute, Reduce)) and step.source.value.name == name:
             return _next_user(steps[number:], step.target.value.name)
     return None
 
@@ -125,6 +142,7 @@ def _report_whole(spec: WorkerSpec) -> dict[str, Any]:
             "full_shape": list(wanted.full_shape),
             "slice_shape": list(wanted.full_shape),
             "dtype": wanted.dtype,
+            "stages": [0],
         }
         for name, wanted in runtime.wanted_parameters().items()
     }
@@ -144,6 +162,7 @@ def main() -> int:
         spec = WorkerSpec(
             rank=0,
             rank_size=request["ranks"],
+            device_options=DeviceOptions(pipeline_stages=request["pipeline_stages"]),
             device_id=0,
             server_id="localhost",
             device="simulated",

@@ -46,7 +46,8 @@ def test_what_mindspore_would_refuse_is_refused(keys: dict[str, Any]) -> None:
     "keys, runtime, reason",
     [
         ({"pipeline_stages": 3}, "ascend", "3 do not divide 8 ranks"),
-        ({"pipeline_stages": 2}, "simulated", "simulated ranks have no pipeline"),
+        ({"pipeline_stages": 3}, "simulated", "3 do not divide 8 ranks"),
+        ({"pipeline_stages": 2, "parallel_mode": "data_parallel"}, "simulated", "whole network"),
         ({"parallel_mode": "auto_parallel"}, "simulated", "on devices only"),
     ],
 )

@@ -24,6 +24,10 @@ def _collective(op: str, after: str, before: str | None) -> dict[str, Any]:
     return group | {"after": after, "before": before, "tensor": "y"}
 
 
+def _operator(op: str, scope: str, **rest: bool) -> dict[str, Any]:
+    return {"op": op, "scope": scope, "strategy": [], "stage": 0, **rest}
+
+
 REPORT: dict[str, Any] = {
     "parameters": {
         "matmul_weight": {
@@ -32,11 +36,12 @@ REPORT: dict[str, Any] = {
             "full_shape": [96, 16],
             "slice_shape": [96, 4],
             "dtype": "Float32",
+            "stages": [0],
         }
     },
     "operators": [
-        {"op": "MatMul", "scope": "fc", "strategy": [], "generated": False, "sliced": True},
-        {"op": "Erfinv", "scope": "head", "strategy": [], "generated": True, "sliced": False},
+        _operator("MatMul", "fc", generated=False, sliced=True),
+        _operator("Erfinv", "head", generated=True, sliced=False),
     ],
     "collectives": [
         _collective("AllGather", "MatMul", "Erfinv"),
@@ -107,6 +112,7 @@ def test_the_child_is_asked_for_the_network_of_the_job(
         "parallel_mode": "semi_auto_parallel",
         "batch_size": None,
         "ranks": 8,
+        "pipeline_stages": 1,
         "search_path": [str(tmp_path)],
         "launcher": os.getpid(),
     }

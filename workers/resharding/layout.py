@@ -96,6 +96,10 @@ class Layout:
         stages = sorted(self.stages)
         return tuple(stage * size + local for stage in stages for local in range(size))
 
+    def holds(self, rank: int) -> bool:
+        """Tell whether a global rank stores a part of the parameter."""
+        return rank // self.stage_size in self.stages
+
     @property
     def split_counts(self) -> tuple[int, ...]:
         """Into how many parts the axes cut each dim, optimizer shards not counted."""

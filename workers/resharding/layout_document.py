@@ -7,7 +7,9 @@ items up to MindSpore 2.0, then of 8, and of 12 in 2.10; the first ones never ch
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from workers.resharding.errors import LayoutError, StrategyFileError
@@ -89,7 +91,11 @@ def layout_of_report(entry: Mapping[str, Any]) -> Layout:
     """Read an entry of `launcher layout --json`: items 0, 1, 6 and 2 of the tuple, by name."""
     full_shape = entry["full_shape"]
     items = (entry["device_matrix"], entry["tensor_map"], entry["slice_shape"])
-    return layout_of_tuple((*items, 0, True, "", full_shape, None), _unknown)
+    layout = layout_of_tuple((*items, 0, True, "", full_shape, None), _unknown)
+    stages = tuple(map(operator.index, entry.get("stages", (0,))))
+    if min(stages) < 0:
+        raise ValueError(f"it has stages {list(stages)}")
+    return replace(layout, stages=stages)
 
 
 def _unknown(group: str) -> int:

@@ -36,6 +36,7 @@ def foresee(spec: WorkerSpec) -> dict[str, WantedParameter]:
     request = {
         "launcher": os.getpid(),
         "ranks": spec.rank_size,
+        "pipeline_stages": spec.device_options.pipeline_stages,
         "network": spec.network,
         "network_args": dict(spec.network_args),
         "predict_data": spec.predict_data,
@@ -48,10 +49,11 @@ def foresee(spec: WorkerSpec) -> dict[str, WantedParameter]:
     if child.returncode != 0:
         *_, reason = child.stderr.strip().splitlines() or ["the child said nothing"]
         raise ForesightError(spec.rank, reason)
-    return {
+    parameters = {
         name: WantedParameter(layout_of_report(item), tuple(item["full_shape"]), item["dtype"])
         for name, item in json.loads(child.stdout)["parameters"].items()
     }
+    return {name: want for name, want in parameters.items() if want.layout.holds(spec.rank)}
 
 
 def require_as_foreseen(

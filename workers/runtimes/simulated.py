@@ -6,7 +6,7 @@ compile it for a CPU; from there on ``workers.spmd`` executes the parallel progr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from operator import length_hint
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 from mindspore.communication import management
 
 from workers.nested import kind_of, tensors_in
+from workers.resharding.layout import Layout
 from workers.runtimes.runtime import WantedParameter
 from workers.runtimes.user_code import Batches, make_batches, make_network
 from workers.spec import WorkerSpec
@@ -23,7 +24,7 @@ from workers.spmd.execute import RankProgram
 from workers.spmd.fingerprint import fingerprint, require_same
 from workers.spmd.graph import Graph
 from workers.spmd.initial import InitialValues
-from workers.spmd.partition import partition
+from workers.spmd.pipeline import divide_network
 from workers.spmd.program import Program
 from workers.spmd.transport import Transport, connect
 
@@ -37,7 +38,7 @@ class SimulatedRuntime:
         self._batches: Iterator[tuple[Any, ...]] = iter(())
         self._first: tuple[Any, ...] = ()
         self._graph: Graph | None = None  # of the first batch
-        self._program: Program | None = None  # made of it: it decides where slices lie
+        self._programs: tuple[Program, ...] = ()  # made of it: they decide where slices lie
         self._initial = InitialValues()
         self._slices: Mapping[str, np.ndarray] = {}
         self._prepared: dict[str, RankProgram] = {}  # by the kind of the batch
@@ -51,38 +52,41 @@ class SimulatedRuntime:
         self._network = self._build()
         self._first, self._batches = make_batches(self._spec, self._network)
 
-    def divide(self) -> Program:
-        """Compile the network and divide it; afterwards only the program is left of it."""
+    def divide(self) -> tuple[Program, ...]:
+        """Compile the network and divide it; afterwards only the programs are left of it.
+
+        Returns:
+            the program of each pipeline stage.
+        """
         self._initial = InitialValues(self._network.get_parameters(), self._spec.allow_missing)
         self._graph = capture(self._network, self._first)
-        self._program = partition(self._graph, self._spec.rank_size)
+        self._programs = self._divided(self._graph, {})
         self._network = None
-        return self._program
+        return self._programs
 
     def wanted_parameters(self) -> Mapping[str, WantedParameter]:
-        """Return where the program wants each parameter."""
+        """Return where the program wants each parameter of this rank's stage."""
         return {
             name: WantedParameter(placed.layout, placed.value.shape, placed.value.dtype)
-            for name, placed in self.divide().parameters.items()
+            for name, placed in self._own(self.divide()).parameters.items()
         }
 
     def load(self, slices: Mapping[str, np.ndarray]) -> None:
         """Take this rank's slices; those that are not given are cut from initial values."""
-        assert self._program is not None  # divide() came before
         missing = {
             name: self._initial.take(name, placed, self._spec.rank)
-            for name, placed in self._program.parameters.items()
+            for name, placed in self._own(self._programs).parameters.items()
             if name not in slices
         }
         self._slices = {**slices, **missing}
 
     def compile(self) -> None:
         """Meet the other ranks and prepare this rank's steps for batches like the first."""
-        assert self._graph is not None and self._program is not None  # divide() came before
+        assert self._graph is not None  # divide() came before
         spec = self._spec
         if spec.rank_size > 1:
             self._transport = connect(spec)
-        self._prepared[kind_of(self._first)] = self._prepare(self._graph, self._program)
+        self._prepared[kind_of(self._first)] = self._prepare(self._graph, self._programs)
         self._graph = None
 
     def batches(self) -> Iterator[tuple[Any, ...]]:
@@ -102,11 +106,13 @@ class SimulatedRuntime:
         """
         kind = kind_of(batch)
         if kind not in self._prepared:
-            assert self._program is not None
-            at_rest = {name: placed.layout for name, placed in self._program.parameters.items()}
+            at_rest = {
+                name: placed.layout
+                for program in self._programs
+                for name, placed in program.parameters.items()
+            }
             graph = capture(self._build(), batch)
-            program = partition(graph, self._spec.rank_size, at_rest)
-            self._prepared[kind] = self._prepare(graph, program)
+            self._prepared[kind] = self._prepare(graph, self._divided(graph, at_rest))
         return self._prepared[kind].run(tensors_in(batch))
 
     def waiting_for(self) -> tuple[int, str] | None:
@@ -120,12 +126,22 @@ class SimulatedRuntime:
 
     def _build(self) -> mindspore.nn.Cell:
         spec = self._spec
-        set_parallel_context(spec.rank, spec.rank_size, spec.strategy)
+        stages = spec.device_options.pipeline_stages
+        set_parallel_context(spec.rank, spec.rank_size, spec.strategy, stages)
         return make_network(spec)
 
-    def _prepare(self, graph: Graph, program: Program) -> RankProgram:
+    def _divided(self, graph: Graph, at_rest: Mapping[str, Layout]) -> tuple[Program, ...]:
+        stages = self._spec.device_options.pipeline_stages
+        return divide_network(graph, self._spec.rank_size, stages, at_rest)
+
+    def _own(self, programs: Sequence[Program]) -> Program:
+        return next(program for program in programs if self._spec.rank in program.ranks)
+
+    def _prepare(self, graph: Graph, programs: Sequence[Program]) -> RankProgram:
+        program = self._own(programs)
         if self._transport is not None:
-            require_same(self._transport, fingerprint(graph, self._initial.checksums))
+            own = fingerprint(graph, self._initial.checksums)
+            require_same(self._transport, own, program.ranks)
         # Dispatching asynchronously takes threads that spin, and ranks outnumber the cores.
         mindspore.set_context(mode=mindspore.PYNATIVE_MODE, pynative_synchronize=True)
         prepared = RankProgram(program, self._spec.rank, self._transport)

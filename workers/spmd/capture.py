@@ -26,6 +26,7 @@ from workers.spmd.errors import CaptureError
 from workers.spmd.graph import Graph
 from workers.spmd.parse import parse_graph
 from workers.spmd.source import with_sources
+from workers.spmd.stages import with_stages
 from workers.spmd.stand_ins import put_stand_ins, without_stand_ins
 from workers.spmd.world import set_world
 from workers.tensors import as_arguments
@@ -33,8 +34,14 @@ from workers.tensors import as_arguments
 _RUNS_PYTHON = "PyExecute"  # the operator that MindSpore cannot export
 
 
-def set_parallel_context(rank: int, rank_size: int, strategy_file: str | None = None) -> None:
-    """Set the context of the tutorial: semi_auto_parallel, whole batches, the strategy file."""
+def set_parallel_context(
+    rank: int, rank_size: int, strategy_file: str | None = None, stages: int = 1
+) -> None:
+    """Set the context of the tutorial: semi_auto_parallel, whole batches, the strategy file.
+
+    Args:
+        stages: of the pipeline.
+    """
     set_world(rank, rank_size)
     mindspore.set_context(mode=mindspore.GRAPH_MODE, device_target="CPU")
     mindspore.set_auto_parallel_context(
@@ -42,6 +49,7 @@ def set_parallel_context(rank: int, rank_size: int, strategy_file: str | None = 
         full_batch=True,
         device_num=rank_size,
         global_rank=rank,
+        pipeline_stages=stages,
         **({"strategy_ckpt_load_file": strategy_file} if strategy_file else {}),
     )
 
@@ -72,7 +80,8 @@ def capture(network: mindspore.nn.Cell, inputs: Sequence[Any]) -> Graph:
             raise
         network = _LaidFlat(network)  # Python would make the dict that it returns
         model = _compiled(network, inputs)
-    return with_sources(without_stand_ins(parse_graph(model, inputs)), network)
+    graph = without_stand_ins(parse_graph(model, inputs))
+    return with_stages(with_sources(graph, network), network)
 
 
 def _compiled(network: mindspore.nn.Cell, inputs: Sequence[Any]) -> ModelProto:

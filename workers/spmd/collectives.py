@@ -123,6 +123,22 @@ def all_gather(
     return [part.copy() for part in transport.swap(call, group, array, whole, whole)]
 
 
+def pass_on(
+    transport: Transport, group: tuple[int, ...], array: np.ndarray, call: str
+) -> None:
+    """Give the array of the first rank of a group to the others, into the memory of theirs."""
+    sender, *receivers = group
+    sends = transport.rank == sender
+    gives = dict.fromkeys(receivers if sends else (), _ALL)
+    takes = dict.fromkeys(() if sends else (sender,), _ALL)
+    flat = array.reshape(-1)
+    step = transport.piece_bytes // flat.itemsize
+    for begin in range(0, flat.size, step):
+        piece = flat[begin : begin + step]
+        for part in transport.swap(call, group, piece, gives, takes):
+            piece[...] = part
+
+
 def all_reduce(
     transport: Transport,
     group: tuple[int, ...],

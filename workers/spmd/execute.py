@@ -13,7 +13,16 @@ from workers.spmd import collectives
 from workers.spmd.blocks import Values, prepare_block, prepare_call
 from workers.spmd.graph import Block, Constant, values_of
 from workers.spmd.operators import kernel, look_up
-from workers.spmd.program import Compute, Invoke, Program, Redistribute, Reduce, Step
+from workers.spmd.program import (
+    Compute,
+    Invoke,
+    Program,
+    Receive,
+    Redistribute,
+    Reduce,
+    Send,
+    Step,
+)
 from workers.spmd.redistribution import plan_redistribution, reduction_groups, scatter
 from workers.spmd.transport import Transport
 from workers.tensors import to_arrays, to_tensor
@@ -51,6 +60,10 @@ class RankProgram:
             return self._prepare_redistribution(step)
         if isinstance(step, Invoke):
             return self._prepare_call(step)
+        if isinstance(step, Send):
+            return self._prepare_send(step)
+        if isinstance(step, Receive):
+            return self._prepare_receive(step)
         return self._prepare_reduction(step)
 
     @staticmethod
@@ -104,6 +117,28 @@ class RankProgram:
             values[target.value.name] = to_tensor(out)
 
         return redistribute
+
+    def _prepare_send(self, step: Send) -> Callable[[Values], None]:
+        name, pass_on = step.source.value.name, self._passing_on(step)
+        return lambda values: pass_on(values[name].asnumpy())
+
+    def _prepare_receive(self, step: Receive) -> Callable[[Values], None]:
+        target, pass_on = step.target, self._passing_on(step.send)
+        shape, dtype = target.local.shape, target.value.dtype
+
+        def receive(values: Values) -> None:
+            out = np.empty(shape, STORAGE[dtype])
+            pass_on(out)
+            values[target.value.name] = to_tensor(out, dtype)
+
+        return receive
+
+    def _passing_on(self, send: Send) -> Callable[[np.ndarray], None]:
+        value = send.source.value
+        origin = send.after or value.name
+        call = f"Send after {origin} of {value.dtype}{list(value.shape)}"
+        assert self._transport is not None  # stages have ranks of their own
+        return partial(collectives.pass_on, self._transport, send.group(self._rank), call=call)
 
     def _prepare_reduction(self, step: Reduce) -> Callable[[Values], None]:
         group = reduction_groups(step.source.layout, step.axes)[self._rank]

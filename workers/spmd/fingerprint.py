@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from types import MappingProxyType
 
 import numpy as np
@@ -12,6 +12,8 @@ from workers.errors import InputError
 from workers.spmd.collectives import all_gather
 from workers.spmd.graph import Constant, End, Graph, Node, Operand, blocks_of, operands_of
 from workers.spmd.transport import Transport
+
+_GRAPH = slice(hashlib.sha256().digest_size)  # of a fingerprint; the initial values follow
 
 
 class DifferentNetworksError(InputError):
@@ -30,7 +32,7 @@ class DifferentNetworksError(InputError):
 
 
 def fingerprint(graph: Graph, initial: Mapping[str, str] = MappingProxyType({})) -> np.ndarray:
-    """Return 32 bytes that depend on the operators, their order and their constants.
+    """Return 64 bytes that depend on the operators, their order and constants, and on ``initial``.
 
     Names of values do not count: MindSpore numbers them as it goes.
 
@@ -38,7 +40,7 @@ def fingerprint(graph: Graph, initial: Mapping[str, str] = MappingProxyType({}))
         initial: checksums of the parameters that no file has.
     """
     numbers: dict[str, int] = {}
-    total = hashlib.sha256(repr(sorted(initial.items())).encode())
+    total = hashlib.sha256()
 
     def add(operand: Operand) -> None:
         if isinstance(operand, tuple):
@@ -69,18 +71,23 @@ def fingerprint(graph: Graph, initial: Mapping[str, str] = MappingProxyType({}))
             add_all(block.body, block.end)
 
     add_all(graph.nodes, graph.outputs)
-    return np.frombuffer(total.digest(), np.uint8)
+    values = hashlib.sha256(repr(sorted(initial.items())).encode())
+    return np.frombuffer(total.digest() + values.digest(), np.uint8)
 
 
-def require_same(transport: Transport, graph_fingerprint: np.ndarray) -> None:
-    """Compare with the other ranks. Every rank; blocks until all ranks call it.
+def require_same(transport: Transport, own: np.ndarray, stage: Container[int]) -> None:
+    """Compare fingerprints with the other ranks. Every rank; blocks until all ranks call it.
+
+    Args:
+        stage: the ranks that hold the same parameters; only their initial values are compared.
 
     Raises:
         DifferentNetworksError: another rank has another fingerprint.
     """
     everybody = tuple(range(transport.rank_size))
     for rank, other in enumerate(
-        all_gather(transport, everybody, graph_fingerprint, "comparing networks")
+        all_gather(transport, everybody, own, "comparing networks")
     ):
-        if not np.array_equal(other, graph_fingerprint):
+        compared = slice(None) if rank in stage else _GRAPH
+        if not np.array_equal(other[compared], own[compared]):
             raise DifferentNetworksError(transport.rank, rank)

@@ -83,6 +83,7 @@ class Node:
     returns_tuple: bool = False  # also when the tuple has a single tensor
     instance: str = ""  # the attribute that it is in its cell: "matmul"
     source: str = ""  # where the user calls it: "network.py:12"
+    stage: int = -1  # of the pipeline, as its cell says; -1: no cell around it says one
     call: Call[Node] | None = None  # of control flow: it has neither inputs nor attributes
 
     @property
@@ -108,6 +109,7 @@ class Graph:
     parameters: dict[str, Value]  # by the name that checkpoints use
     inputs: tuple[Value, ...]
     outputs: Operand  # a value or constant, or a (nested) tuple of them
+    sent: tuple[Value, ...] = ()  # by this stage of a pipeline to later ones
 
 
 def is_tensor(operand: Operand) -> bool:

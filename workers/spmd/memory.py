@@ -6,7 +6,7 @@ import math
 
 from workers.resharding.dtypes import STORAGE
 from workers.spmd.graph import Value, values_of
-from workers.spmd.program import Program, Redistribute, Reduce, reads_of, writes_of
+from workers.spmd.program import Program, Receive, Redistribute, Reduce, reads_of, writes_of
 
 
 def activation_bytes(program: Program) -> int:
@@ -19,7 +19,10 @@ def activation_bytes(program: Program) -> int:
     held = {value.name: _nbytes(value) for value in program.inputs}
     most = sum(held.values())
     for index, step in enumerate(steps):
-        made = (step.target.local,) if isinstance(step, (Redistribute, Reduce)) else writes_of(step)
+        if isinstance(step, (Redistribute, Reduce, Receive)):
+            made: tuple[Value, ...] = (step.target.local,)
+        else:
+            made = writes_of(step)
         held |= {value.name: _nbytes(value) for value in made}
         most = max(most, sum(held.values()))
         held = {name: size for name, size in held.items() if last_use.get(name, -1) > index}

@@ -55,8 +55,9 @@ def partition(
     devices will do, also one that HCCL refuses (it takes 1, 2, 4 and multiples of 8).
 
     Args:
-        at_rest: where parameters lie already; each use redistributes them as it needs. Without
-            an entry here, the operators decide where a parameter lies.
+        at_rest: where parameters and inputs lie already; each use redistributes them as it
+            needs. Without an entry here, the operators decide where a parameter lies, and an
+            input is whole.
 
     Raises:
         StrategyError: MindSpore would refuse an operator's strategy.
@@ -73,6 +74,9 @@ class _Partition:
         self.steps: list[Step] = []
         self.operators: list[Operator] = []
         self.placed: dict[str, Placed] = {}  # values that some step has made, or the inputs
+        for value in graph.inputs:
+            layout = at_rest.get(value.name, self._whole(value).layout)
+            self.placed[value.name] = Placed(value, layout)
         self.made_by: dict[str, Node] = {}  # the operator that made a value, for reports
         self.cast: dict[str, Node] = {}  # casts of parameters, placed where they are first used
         self.settlement = Settlement(self.graph, devices, at_rest)
@@ -80,11 +84,10 @@ class _Partition:
         self.numbers = count()
 
     def run(self) -> Program:
-        for value in self.graph.inputs:
-            self.placed[value.name] = self._whole(value)
         for node in self.graph.nodes:
             self._node(node)
         outputs = self._all_gathered(self.graph.outputs)
+        sent = tuple(map(self._held, self.graph.sent))
         for value in self.graph.parameters.values():  # also those that nothing uses
             self._held(value)
         return Program(
@@ -94,6 +97,7 @@ class _Partition:
             tuple(self.steps),
             outputs,
             tuple(self.operators),
+            sent,
         )
 
     def _all_gathered(self, operand: Operand) -> Operand:

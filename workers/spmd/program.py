@@ -1,12 +1,13 @@
 """Hold the parallel program: what every rank computes and exchanges, as data to print and test.
 
-A program is the same on all ranks; layouts say which part of each tensor is a rank's own.
+A program is the same on all ranks of a pipeline stage; layouts say which part of each tensor is
+a rank's own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Union
 
 from workers.resharding.layout import Layout
@@ -26,6 +27,10 @@ class Placed:
         """The part that one rank holds: same name, the slice's shape."""
         shape = self.layout.slice_shape(self.value.shape)
         return Value(self.value.name, shape, self.value.dtype)
+
+    def on(self, *stages: int) -> Placed:
+        """Return the same on the ranks of other pipeline stages."""
+        return replace(self, layout=replace(self.layout, stages=stages))
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +74,30 @@ class Invoke:
     outputs: tuple[Value, ...]
 
 
-Step = Union[Compute, Redistribute, Reduce, Invoke]
+@dataclass(frozen=True, eq=False)
+class Send:
+    """Give what this rank holds to the ranks that have its place in other pipeline stages."""
+
+    source: Placed
+    stages: tuple[int, ...]  # that receive it
+    after: Node | None  # as of Redistribute
+
+    def group(self, rank: int) -> tuple[int, ...]:
+        """Return the ranks that meet where ``rank`` sends or receives; the first one sends."""
+        size = self.source.layout.stage_size
+        senders = self.source.layout.stages
+        return tuple(stage * size + rank % size for stage in (*senders, *self.stages))
+
+
+@dataclass(frozen=True, eq=False)
+class Receive:
+    """Take what another pipeline stage sends."""
+
+    send: Send
+    target: Placed
+
+
+Step = Union[Compute, Redistribute, Reduce, Invoke, Send, Receive]
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +111,7 @@ class Operator:
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """One prediction on ``devices`` ranks."""
+    """One prediction on ``devices`` ranks: all of the job, or those of a pipeline stage."""
 
     devices: int
     parameters: Mapping[str, Placed]
@@ -91,6 +119,13 @@ class Program:
     steps: tuple[Step, ...]
     outputs: Operand  # of the network's own nesting; every value in it is whole
     operators: tuple[Operator, ...] = field(default=())
+    sent: tuple[Placed, ...] = ()  # what later stages need of it, as it lies
+    stage: int = 0
+
+    @property
+    def ranks(self) -> range:
+        """The global ranks that run it."""
+        return range(self.stage * self.devices, (self.stage + 1) * self.devices)
 
     @property
     def every_step(self) -> tuple[Step, ...]:
@@ -109,7 +144,7 @@ def reads_of(step: Step) -> Iterator[Value]:
         yield from values_of(step.node.inputs)
     elif isinstance(step, Invoke):
         yield from end_reads(step.call, reads_of)
-    else:
+    elif not isinstance(step, Receive):
         yield step.source.value
 
 
@@ -117,7 +152,18 @@ def writes_of(step: Step) -> tuple[Value, ...]:
     """Return the values that a step makes."""
     if isinstance(step, Compute):
         return step.node.outputs
+    if isinstance(step, Send):
+        return ()
     return step.outputs if isinstance(step, Invoke) else (step.target.value,)
+
+
+def maker_of(step: Step) -> Node | None:
+    """Return the operator that made what a step yields; None for control flow, and for inputs."""
+    if isinstance(step, Compute):
+        return step.node
+    if isinstance(step, Receive):
+        return step.send.after
+    return None if isinstance(step, Invoke) else step.after
 
 
 def _flat(steps: Iterable[Step]) -> Iterator[Step]:

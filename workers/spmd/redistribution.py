@@ -71,8 +71,8 @@ def reduction_groups(layout: Layout, axes: tuple[int, ...]) -> Mapping[int, tupl
     """Return for each rank the ranks that differ from it on ``axes`` of the device matrix only."""
     members: dict[tuple[int, ...], list[int]] = {}
     keys = {}
-    for rank in range(layout.stage_size):
-        rest, key = rank, []
+    for rank in layout.ranks:
+        rest, key = rank % layout.stage_size, []
         for axis in reversed(range(len(layout.device_matrix))):
             rest, position = divmod(rest, layout.device_matrix[axis])
             key.append(0 if axis in axes else position)

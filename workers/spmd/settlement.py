@@ -22,10 +22,14 @@ class Settlement:
     """The parameters of a graph, and the layouts that their users have given them so far."""
 
     def __init__(self, graph: Graph, devices: int, at_rest: Mapping[str, Layout]) -> None:
-        """Begin with ``at_rest``: the layouts of parameters that nobody may change any more."""
+        """Begin with ``at_rest``: layouts that nobody may change any more."""
         self._graph, self._devices = graph, devices
         self._fixed = frozenset(at_rest)
-        self.placed = {n: Placed(graph.parameters[n], layout) for n, layout in at_rest.items()}
+        self.placed = {
+            name: Placed(parameter, at_rest[name])
+            for name, parameter in graph.parameters.items()
+            if name in at_rest
+        }
         self._users: dict[str, Node] = {}  # the operator that gave a parameter its layout
         self._used_directly: set[str] = set()  # parameters that an operator uses without a cast
         self._uses: dict[str, list[Node]] = {}

@@ -26,6 +26,7 @@ from workers.spmd.graph import (
     every_node,
     reads_of,
     shape_of,
+    values_of,
 )
 
 STRATEGIES = frozenset({"in_strategy", "out_strategy", "in_layout", "out_layout"})
@@ -47,7 +48,8 @@ def simplify(graph: Graph) -> Graph:
     simplifier = _Simplifier()
     nodes = simplifier.nodes(graph.nodes)
     outputs = simplifier.operand(graph.outputs)
-    return replace(graph, nodes=_used(nodes, outputs), outputs=outputs)
+    sent = tuple(values_of(simplifier.operand(graph.sent)))
+    return replace(graph, nodes=_used(nodes, (outputs, sent)), outputs=outputs, sent=sent)
 
 
 def undivided(graph: Graph) -> Graph:

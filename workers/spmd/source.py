@@ -30,10 +30,14 @@ def with_sources(graph: Graph, network: Any) -> Graph:
     return replace(graph, nodes=nodes)
 
 
+def path_of(node: Node) -> list[str]:
+    """Return the attributes that lead from the network down to the cell of an operator."""
+    return [part.rpartition("-")[0] for part in node.scope.split("/")[:-1]]
+
+
 def _source_of(node: Node, cells: dict[str, Any]) -> str:
     """Climb from the operator's cell to the first that the user wrote; find the call there."""
-    path = [part.rpartition("-")[0] for part in node.scope.split("/")[:-1]]
-    called = node.instance
+    path, called = path_of(node), node.instance
     while True:
         cell = cells.get(".".join(path))
         if cell is not None:

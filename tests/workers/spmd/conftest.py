@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+Ranks = dict[int, dict[str, Any]]  # global rank -> the values it holds
+
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 
 
@@ -82,7 +84,8 @@ def on_ranks() -> Callable[[int, Callable[[Any], Any]], list[Any]]:
 
 @pytest.fixture(scope="session")
 def lockstep() -> Callable[..., Any]:
-    """Run all ranks of a program in this process; return each rank's outputs.
+    """Run all ranks of a program, or of those of a pipeline, in this process; return each
+    rank's outputs.
 
     Redistribution and reduction are done on whole tensors with NumPy: another way to the same
     answer than the collectives that real ranks use.
@@ -92,7 +95,17 @@ def lockstep() -> Callable[..., Any]:
     from workers.spmd.execute import RankProgram
     from workers.spmd.graph import Block, Call, Constant, Fork, Jump
     from workers.spmd.operators import argument
-    from workers.spmd.program import Compute, Invoke, Placed, Program, Redistribute, Step
+    from workers.spmd.program import (
+        Compute,
+        Invoke,
+        Placed,
+        Program,
+        Receive,
+        Redistribute,
+        Reduce,
+        Send,
+        Step,
+    )
     from workers.spmd.redistribution import reduction_groups
     from workers.tensors import to_tensor
 
@@ -105,68 +118,106 @@ def lockstep() -> Callable[..., Any]:
         region = placed.layout.region(rank, placed.value.shape)
         return to_tensor(whole[region.as_slices()].copy(), placed.value.dtype)
 
-    def join(placed: Placed, ranks: list[dict[str, Any]]) -> np.ndarray:
-        parts = [to_array(values[placed.value.name]) for values in ranks]
-        whole = np.empty(placed.value.shape, parts[0].dtype)
-        for rank, part in enumerate(parts):
+    def join(placed: Placed, ranks: Ranks) -> np.ndarray:
+        parts = {rank: to_array(values[placed.value.name]) for rank, values in ranks.items()}
+        whole = np.empty(placed.value.shape, next(iter(parts.values())).dtype)
+        for rank, part in parts.items():
             whole[placed.layout.region(rank, placed.value.shape).as_slices()] = part
         return whole
 
-    def run(program: Program, parameters: Mapping[str, np.ndarray], inputs: Sequence[Any]) -> Any:
+    def run(
+        program: Program | tuple[Program, ...],
+        parameters: Mapping[str, np.ndarray],
+        inputs: Sequence[Any],
+    ) -> Any:
         mindspore.set_context(mode=mindspore.PYNATIVE_MODE)
-        ranks: list[dict[str, Any]] = []
-        for rank in range(program.devices):
-            values = {n: cut(p, parameters[n], rank) for n, p in program.parameters.items()}
-            values.update(zip([v.name for v in program.inputs], inputs, strict=True))
-            ranks.append(values)
-        results = run_block(Block(program.steps, program.outputs), ranks)
-        return [tuple(to_array(tensor) for tensor in leaves(result)) for result in results]
+        programs = program if isinstance(program, tuple) else (program,)
+        stages: list[tuple[list[Step], Ranks]] = []
+        for program in programs:
+            ranks: Ranks = {}
+            for rank in program.ranks:
+                values = {n: cut(p, parameters[n], rank) for n, p in program.parameters.items()}
+                values.update(zip([v.name for v in program.inputs], inputs, strict=True))
+                ranks[rank] = values
+            stages.append((list(program.steps), ranks))
+        run_pipeline(stages)
+        return [
+            tuple(map(to_array, leaves(run_end(program.outputs, ranks)[rank])))
+            for program, (_, ranks) in zip(programs, stages, strict=True)
+            for rank in ranks
+        ]
 
-    def run_block(block: Block[Step], ranks: list[dict[str, Any]]) -> list[Any]:
+    def run_pipeline(stages: list[tuple[list[Step], Ranks]]) -> None:
+        """Let each stage run until it must receive what nobody has sent yet."""
+        sent: dict[Send, list[Any]] = {}
+        while any(steps for steps, _ in stages):
+            before = sum(len(steps) for steps, _ in stages)
+            for steps, ranks in stages:
+                while steps:
+                    step = steps[0]
+                    if isinstance(step, Send):
+                        name = step.source.value.name
+                        sent[step] = [to_array(values[name]) for values in ranks.values()]
+                    elif isinstance(step, Receive):
+                        if step.send not in sent:
+                            break
+                        for values, part in zip(ranks.values(), sent[step.send], strict=True):
+                            name = step.target.value.name
+                            values[name] = to_tensor(part.copy(), step.target.value.dtype)
+                    else:
+                        run_step(step, ranks)
+                    steps.pop(0)
+            assert sum(len(steps) for steps, _ in stages) < before, "the stages wait for each other"
+
+    def run_block(block: Block[Step], ranks: Ranks) -> dict[int, Any]:
         """Return each rank's result of a block, or the arguments of its jump."""
         for step in block.body:
             run_step(step, ranks)
         return run_end(block.end, ranks)
 
-    def run_end(end: Any, ranks: list[dict[str, Any]]) -> list[Any]:
+    def run_end(end: Any, ranks: Ranks) -> dict[int, Any]:
         if isinstance(end, Jump):
-            return [(end.loop, fetched(end.arguments, values)) for values in ranks]
+            return {r: (end.loop, fetched(end.arguments, values)) for r, values in ranks.items()}
         if isinstance(end, Fork):
-            (index,) = {int(to_array(fetched(end.index, values))) for values in ranks}
-            return run_block(end.blocks[index], [dict(values) for values in ranks])
+            (index,) = {int(to_array(fetched(end.index, values))) for values in ranks.values()}
+            copies = {rank: dict(values) for rank, values in ranks.items()}
+            return run_block(end.blocks[index], copies)
         if isinstance(end, Call):
             return run_call(end, ranks)
-        return [fetched(end, values) for values in ranks]
+        return {rank: fetched(end, values) for rank, values in ranks.items()}
 
-    def run_call(call: Call[Step], ranks: list[dict[str, Any]]) -> list[Any]:
-        rounds = [(call.loop, fetched(call.initial, values)) for values in ranks]
+    def run_call(call: Call[Step], ranks: Ranks) -> dict[int, Any]:
+        rounds = {r: (call.loop, fetched(call.initial, values)) for r, values in ranks.items()}
         while True:
-            inner = [
-                values | {f.name: x for f, x in zip(call.formals, arguments, strict=True)}
-                for values, (_, arguments) in zip(ranks, rounds, strict=True)
-            ]
+            inner = {
+                rank: values | {f.name: x for f, x in zip(call.formals, rounds[rank][1])}
+                for rank, values in ranks.items()
+            }
             rounds = run_block(call.block, inner)
-            if not (isinstance(rounds[0], tuple) and rounds[0] and rounds[0][0] == call.loop):
+            first = next(iter(rounds.values()))
+            if not (isinstance(first, tuple) and first and first[0] == call.loop):
                 return rounds
 
-    def run_step(step: Step, ranks: list[dict[str, Any]]) -> None:
+    def run_step(step: Step, ranks: Ranks) -> None:
         if isinstance(step, Compute):
-            for rank, values in enumerate(ranks):
+            for rank, values in ranks.items():
                 if (rank, step) not in kernels:
                     kernels[rank, step] = RankProgram.prepare_compute(step, rank)
                 kernels[rank, step](values)
         elif isinstance(step, Invoke):
-            for values, result in zip(ranks, run_call(step.call, ranks), strict=True):
-                values.update(zip([v.name for v in step.outputs], leaves(result), strict=True))
+            for rank, result in run_call(step.call, ranks).items():
+                names = [v.name for v in step.outputs]
+                ranks[rank].update(zip(names, leaves(result), strict=True))
         elif isinstance(step, Redistribute):
             whole = join(step.source, ranks)
-            for rank, values in enumerate(ranks):
+            for rank, values in ranks.items():
                 values[step.target.value.name] = cut(step.target, whole, rank)
         else:
+            assert isinstance(step, Reduce)
             groups = reduction_groups(step.source.layout, step.axes)
-            partial = [to_array(values[step.source.value.name]) for values in ranks]
+            partial = {r: to_array(values[step.source.value.name]) for r, values in ranks.items()}
             combine = {"sum": np.sum, "mean": np.mean, "max": np.max, "min": np.min}[step.how]
-            for rank, values in enumerate(ranks):
+            for rank, values in ranks.items():
                 total = combine(np.stack([partial[m] for m in groups[rank]]), axis=0)
                 total = np.asarray(total, partial[rank].dtype)
                 shape = step.source.value.shape

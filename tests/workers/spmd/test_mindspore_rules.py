@@ -189,7 +189,7 @@ def test_a_contraction_may_leave_its_result_split(
 
     _, program = layouts(make, operands, strategy, out_strategy)
     assert reduced(program) == ("ReduceScatter", wanted)
-    (collective,) = [c for c in report(program)["collectives"] if c["op"] == "ReduceScatter"]
+    (collective,) = [c for c in report((program,))["collectives"] if c["op"] == "ReduceScatter"]
     assert collective["bytes"] == received
 
 

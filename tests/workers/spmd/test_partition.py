@@ -79,7 +79,7 @@ def test_a_transformer_block_costs_two_all_reduces_and_one_all_gather(capture_ca
     from workers.spmd.partition import partition
 
     graph, _ = capture_case("transformer_dp2_mp4", 8)
-    collectives = report(partition(graph, 8))["collectives"]
+    collectives = report((partition(graph, 8),))["collectives"]
     assert [(c["op"], c["rank_size"]) for c in collectives] == [
         ("AllReduce", 4),
         ("AllReduce", 4),
