@@ -16,7 +16,6 @@ from zmq import SocketOption
 from launcher.curve import Keys, Listener, Where
 from workers.protocol import (
     ACKNOWLEDGED,
-    MAX_FRAME_BYTES,
     QUEUED_MESSAGES,
     REFUSED,
     RELEASED,
@@ -24,11 +23,10 @@ from workers.protocol import (
     Offered,
     Prediction,
     PredictionDigest,
-    ProtocolError,
-    decode,
 )
 from workers.slots import SlotReader
 from workers.spec import CollectorAddress
+from workers.wire_format import MAX_FRAME_BYTES, ProtocolError, decode
 
 _AT_ONCE = 64  # messages in one turn, so that signals and deadlines get theirs
 

@@ -14,7 +14,6 @@ import zmq
 
 from workers.errors import PeerLostError
 from workers.protocol import (
-    MAX_TEXT,
     OWNER_RANK,
     PHASES,
     QUEUED_MESSAGES,
@@ -32,11 +31,10 @@ from workers.protocol import (
     RankReport,
     Rows,
     Waiting,
-    encode,
-    require_wire_dtypes,
 )
 from workers.slots import SLOTS, Slots
 from workers.spec import WorkerSpec
+from workers.wire_format import MAX_TEXT, encode, require_wire_dtypes
 
 PATIENCE_MS = 30_000  # for an acknowledgement; a rank that gets none goes on without
 

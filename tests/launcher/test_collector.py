@@ -20,7 +20,6 @@ from launcher.collector import Collector
 from workers.link import Link
 from workers.protocol import (
     ACKNOWLEDGED,
-    MAX_FRAME_BYTES,
     REFUSED,
     Done,
     Failed,
@@ -29,10 +28,10 @@ from workers.protocol import (
     PhaseEntered,
     Prediction,
     RankReport,
-    encode,
 )
 from workers.slots import Slots
 from workers.spec import CollectorAddress, WorkerSpec
+from workers.wire_format import MAX_FRAME_BYTES, encode
 
 PATIENCE_MS = 30_000  # only a test that fails waits so long
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers import protocol
+from workers import wire_format
 from workers.protocol import (
     Done,
     Failed,
@@ -19,12 +19,10 @@ from workers.protocol import (
     PhaseEntered,
     Prediction,
     PredictionDigest,
-    ProtocolError,
     RankReport,
     Waiting,
-    decode,
-    encode,
 )
+from workers.wire_format import ProtocolError, decode, encode
 
 REPORT = RankReport({"load": 0.5, "predict": 2.0}, 1024, 512, 1 << 30, batches=3)
 
@@ -46,7 +44,7 @@ def test_a_message_comes_out_as_it_went_in(message: Message) -> None:
     assert decode(encode(message)) == message
 
 
-@pytest.mark.parametrize("dtype", sorted(protocol.WIRE_DTYPES))
+@pytest.mark.parametrize("dtype", sorted(wire_format.WIRE_DTYPES))
 def test_arrays_of_every_dtype_come_out_as_they_went_in(dtype: str) -> None:
     array = np.arange(6).reshape(2, 3).astype(dtype)
     received = decode(encode(Prediction(0, 4, (array,))))
@@ -73,7 +71,7 @@ def test_odd_arrays_come_out_as_they_went_in() -> None:
 def test_a_large_array_travels_in_frames_that_the_collector_accepts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(protocol, "CHUNK_BYTES", 16)
+    monkeypatch.setattr(wire_format, "CHUNK_BYTES", 16)
     array = np.arange(10, dtype=np.float32)  # 40 bytes: 16 + 16 + 8
     frames = encode(Prediction(0, 0, (array,)))
     assert [len(frame) for frame in frames[1:]] == [16, 16, 8]
