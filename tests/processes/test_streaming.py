@@ -60,12 +60,10 @@ def test_a_killed_run_goes_on_from_its_last_whole_batch(
         file.seek(512 + 5 * 8)
         file.write(b"half of a batch")
 
-    (folder.logs / "go-on").touch()
+    (tmp_path / "go-on").touch()
     output, _ = launch("StreamsUntilFive", **job, resume=True).communicate()
     np.testing.assert_array_equal(np.load(folder.predictions()), samples, output)
     whole = RunFolder(tmp_path / "whole")
-    whole.create()
-    (whole.logs / "go-on").touch()
     launch("StreamsUntilFive", **job, folder=str(whole.root)).communicate()
     assert whole.predictions().read_bytes() == folder.predictions().read_bytes()
     assert not folder.progress.exists()
