@@ -24,7 +24,7 @@ from launcher.errors import HostError, JobError
 from launcher.host import Host, look_around
 from launcher.job import Job
 from launcher.own_server import find_own_server
-from launcher.placement import clean_environment, count_ranks
+from launcher.placement import count_ranks
 from launcher.rank_table import RankTable
 from launcher.secret import HEAD_VARIABLE
 from launcher.site import Site
@@ -113,10 +113,10 @@ def _leading_slots(job: Job, ranks: int, environment: Mapping[str, str]) -> Iter
     line = HeadLine(Keys.shared(secret), job.port)
     addresses = reachable_addresses(look_around())
     address = HeadAddress(addresses=addresses, port=line.port, secret=secret)
-    told = with_our_code(clean_environment(environment, job.threads or 1))
+    told = {**with_our_code(environment), HEAD_VARIABLE: address.to_json()}
 
     def start() -> Outer:
-        return Outer([*command, *_SLOT_PROGRAM], {**told, HEAD_VARIABLE: address.to_json()})
+        return Outer([*command, *_SLOT_PROGRAM], told)
 
     expected = {name_slot(rank): (rank,) for rank in range(ranks)}
     with Head(line, expected, None, _tell, start) as head:
