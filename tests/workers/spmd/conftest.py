@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +41,11 @@ def capture_case() -> Callable[[str, int], Any]:
     """Return the graph of a fixture's network for a number of devices, and its input."""
     from workers.spmd.capture import capture, set_parallel_context
 
-    if str(FIXTURES) not in sys.path:
-        sys.path.insert(0, str(FIXTURES))
-    import factories
+    spec = spec_from_file_location("factories_of_fixtures", FIXTURES / "factories.py")
+    assert spec is not None and spec.loader is not None
+    factories = module_from_spec(spec)
+    sys.modules[spec.name] = factories  # MindSpore looks up the source of what it compiles there
+    spec.loader.exec_module(factories)
 
     def run(case: str, devices: int) -> Any:
         set_parallel_context(0, devices)
