@@ -83,7 +83,7 @@ class Node:
     returns_tuple: bool = False  # also when the tuple has a single tensor
     instance: str = ""  # the attribute that it is in its cell: "matmul"
     source: str = ""  # where the user calls it: "network.py:12"
-    stage: int = -1  # of the pipeline, as its cell says; -1: no cell around it says one
+    stage: int = -1  # of the pipeline, as cells say; -1: none says one
     call: Call[Node] | None = None  # of control flow: it has neither inputs nor attributes
 
     @property

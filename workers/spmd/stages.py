@@ -3,6 +3,10 @@
 A cell says its stage, and what it computes takes the stage along to operators outside of such
 cells. What depends on no stage (a mask made of the inputs, a weight that is transposed) is
 computed wherever it is needed, in several stages perhaps.
+
+MindIR knows the cell of operators that are attributes of one. Functions (``x + y``, ``ops.relu``)
+it puts into the first cell that calls them; they run where their data come from, or later, in
+the stage of a parameter that they use with them.
 """
 
 from __future__ import annotations
@@ -20,21 +24,36 @@ _NONE = -1  # the stage of what depends on no stage
 
 def with_stages(graph: Graph, network: Any) -> Graph:
     """Return the graph with ``Node.stage`` filled in: that of the innermost cell that has one."""
+    cells = dict(network.cells_and_names())
     stages = {
         name: cell.pipeline_stage
-        for name, cell in network.cells_and_names()
+        for name, cell in cells.items()
         if getattr(cell, "pipeline_stage", _NONE) != _NONE
     }
+    if not stages:
+        return graph
 
-    def stage_of(node: Node) -> int:
-        path = path_of(node)
+    def stage_of(path: Sequence[str]) -> int:
         around = (".".join(path[:depth]) for depth in reversed(range(len(path) + 1)))
         return next((stages[name] for name in around if name in stages), _NONE)
 
-    if not stages:
-        return graph
-    nodes = changed(graph.nodes, lambda node: replace(node, stage=stage_of(node)))
-    return replace(graph, nodes=nodes)
+    owned: dict[str, int] = {}  # parameters, and what functions make of them alone
+    for name, cell in cells.items():
+        stage = stage_of(name.split("."))
+        for parameter in cell.parameters_dict(recurse=False).values():
+            owned[parameter.name] = min(stage, owned.get(parameter.name, stage))
+
+    def staged(node: Node) -> Node:
+        if node.instance:
+            return replace(node, stage=stage_of(path_of(node)))
+        values = list(values_of(node.inputs))
+        claims = [owned[value.name] for value in values if value.name in owned]
+        if claims and len(claims) == len(values):
+            owned.update((value.name, max(claims)) for value in node.outputs)
+            return node
+        return replace(node, stage=max(claims, default=_NONE))
+
+    return replace(graph, nodes=changed(graph.nodes, staged))
 
 
 def cut(graph: Graph, stages: int) -> tuple[Graph, ...]:
@@ -78,8 +97,8 @@ def _stages_of(nodes: Iterable[Node], stages: int) -> dict[Node, int]:
         latest = max(used, key=found.__getitem__, default=None)
         before = found[latest] if latest is not None else _NONE
         own = _own_stage(node, stages)
-        moved = node.op == "Reshape"  # MindSpore's compiler takes them out of their cells
-        if latest is not None and _NONE < own < before and not moved:
+        known = any(inner.instance for inner in every_node((node,)))
+        if latest is not None and _NONE < own < before and known:
             raise StrategyError(
                 node,
                 f"it is in pipeline stage {own}, but uses what {latest} makes in stage {before}",
@@ -92,13 +111,14 @@ def _stages_of(nodes: Iterable[Node], stages: int) -> dict[Node, int]:
         raise StrategyError(
             "the network",
             f"there are {stages} pipeline stages, but no operator is in stage {without[0]}",
-            "set pipeline_stage of the cells of each stage, or ask for fewer stages",
+            "set pipeline_stage of cells with parameters, or with operators as attributes, in each"
+            " stage; or ask for fewer",
         )
     return found
 
 
 def _own_stage(node: Node, stages: int) -> int:
-    """Return the stage that the cell of an operator says, or the cells inside control flow."""
+    """Return the stage that ``with_stages`` found, for control flow that of what is inside."""
     own = {inner.stage for inner in every_node((node,))} - {_NONE}
     if len(own) > 1:
         raise StrategyError(
@@ -136,7 +156,7 @@ def _refuse_reshapes(nodes: Iterable[Node], sent: Iterable[Value]) -> None:
         node: Node | None = made_by[value.name]
         while node is not None and node.op == "Cast":
             node = next((made_by.get(source.name) for source in values_of(node.inputs)), None)
-        if node is not None and node.op == "Reshape":
+        if node is not None and node.op == "Reshape" and node.instance:
             raise StrategyError(
                 node,
                 "a pipeline stage cannot send what it reshaped (MindSpore: Reshape op can't be a"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Parameter, Tensor, nn, ops
@@ -197,6 +198,39 @@ def test_values_go_straight_to_the_stages_that_need_them(same_as_alone):
     assert [len(program.parameters) for program in programs] == [1, 1, 2]
 
 
+class Functional(nn.Cell):
+    """No operator is an attribute: MindIR has all of them in the first cell that calls them."""
+
+    def __init__(self, stage):
+        super().__init__()
+        self.w, self.bias = parameter("w", 16, 16), parameter("bias", 16)
+        self.pipeline_stage = stage
+
+    def construct(self, x, mask):
+        x = ops.reshape(x, (2, 4, 16)) + ops.cast(self.bias, ms.float32) - ops.expand_dims(mask, 1)
+        return ops.reshape(ops.relu(ops.matmul(x / 3, self.w)), (8, 16))
+
+
+class FunctionalChain(nn.Cell):
+    def __init__(self, stages):
+        super().__init__()
+        self.layers = nn.CellList([Functional(stage) for stage in range(stages)])
+
+    def construct(self, x):
+        mask = 1.0 - ops.tanh(x[:4])
+        for layer in self.layers:
+            x = layer(x, mask[:2])
+        return x
+
+
+@pytest.mark.parametrize("stages", [2, 4])
+def test_functions_run_in_the_stage_of_their_data_and_parameters(same_as_alone, stages):
+    programs = same_as_alone(lambda: FunctionalChain(stages), [X], stages)
+    assert [sorted(program.parameters) for program in programs] == [
+        [f"layers.{stage}.bias", f"layers.{stage}.w"] for stage in range(stages)
+    ]
+
+
 def test_a_loop_runs_in_its_stage(same_as_alone):
     class Loops(Layer):
         def construct(self, x):
@@ -232,13 +266,17 @@ class Backwards(nn.Cell):
 
 
 class Reshaped(Layer):
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.reshape = ops.Reshape()
+
     def construct(self, x):
-        return ops.cast(ops.reshape(self.matmul(x, self.w), (8, 4, 4)), x.dtype)
+        return ops.cast(self.reshape(self.matmul(x, self.w), (8, 4, 4)), ms.float16)
 
 
 class Summing(Layer):
     def construct(self, x):
-        return ops.exp(x).sum(axis=1)
+        return self.relu(x).sum(axis=1)
 
 
 class Forked(nn.Cell):
