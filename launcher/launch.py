@@ -84,8 +84,13 @@ def _run(prepared: Prepared, watch: Watch) -> Result:
     if job.rank_table is not None:
         folder.rank_table.write_bytes(job.rank_table.read_bytes())
     started_s = time.monotonic()
+    may_restart = not prepared.placement.uses_mpi
+    if job.max_restarts and not may_restart:
+        _tell("no restarts: ranks that have left MPI cannot join it again")
     limits = Limits(
-        total_s=job.timeout, phase_s=job.phase_timeout, max_restarts=job.max_restarts
+        total_s=job.timeout,
+        phase_s=job.phase_timeout,
+        max_restarts=job.max_restarts if may_restart else 0,
     )
     outcome = run_ranks(specs, folder, limits, watch, prepared.starter, job.resume)
     labelled = job.task == "eval" and bool(outcome.outputs)

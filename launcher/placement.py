@@ -40,6 +40,7 @@ class Placement:
     specs: tuple[WorkerSpec, ...]  # specs[rank]
     headline: str  # for people: how many ranks, on what
     hosts: int = 1
+    uses_mpi: bool = False  # which a process that has left it cannot join again
 
     def with_checkpoint(self, version: str) -> Placement:
         """Return the same, where each rank knows which files it must find."""
@@ -90,7 +91,9 @@ def place(
             specs.append(replace(spec, one_host=one_host))
     specs.sort(key=lambda spec: spec.rank)
     hosts = len({site.host.machine for site in sites})
-    return Placement(tuple(specs), _headline(job, runtime, table, sites), hosts)
+    by_mindspore = given is None and runtime not in ON_THE_HOST and any(s.is_slot for s in sites)
+    uses_mpi = transport == "mpi" or by_mindspore
+    return Placement(tuple(specs), _headline(job, runtime, table, sites), hosts, uses_mpi)
 
 
 def _spec(job: Job, device: Device, rank_size: int, runtime: str, threads: int) -> WorkerSpec:

@@ -64,6 +64,16 @@ def test_slots_of_several_hosts_reach_each_other_through_mpi(make_job: MakeJob) 
     ]
 
 
+def test_ranks_that_have_left_mpi_cannot_be_started_again(make_job: MakeJob) -> None:
+    def uses_mpi(*hosts: Host) -> bool:
+        sites = [slot(rank, host) for rank, host in enumerate(hosts)]
+        return place(make_job(), None, sites, RunFolder(Path("/out"))).uses_mpi
+
+    assert uses_mpi(*HOSTS)
+    assert not uses_mpi(HOSTS[0], HOSTS[0])
+    assert uses_mpi(NPU_HOSTS[0], NPU_HOSTS[0])  # by MindSpore itself
+
+
 def test_a_rank_keeps_the_mpi_variables_of_its_own_slot(make_job: MakeJob) -> None:
     sites = [slot(rank, HOSTS[0], LAUNCHER_HEAD="secret", MS_ROLE="MS_WORKER") for rank in (0, 1)]
     environment = specs_on(sites, make_job())[1].environment
