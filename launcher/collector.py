@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from types import TracebackType
 
 import zmq
@@ -19,6 +20,7 @@ from workers.protocol import (
     QUEUED_MESSAGES,
     REFUSED,
     RELEASED,
+    Failed,
     Message,
     Offered,
     Prediction,
@@ -39,6 +41,7 @@ class Collector:
     def __init__(self, ranks: Iterable[int], where: Where = Where()) -> None:
         self._ranks = frozenset(ranks)
         self._slots: dict[int, SlotReader] = {}  # of ranks that share memory
+        self._on_this_host = where.listen == Where.listen  # all ranks are
         keys = Keys.random()
         limits = {SocketOption.MAXMSGSIZE: MAX_FRAME_BYTES, SocketOption.RCVHWM: QUEUED_MESSAGES}
         self._listener = Listener(keys, where.listen, where.port, limits)
@@ -67,6 +70,8 @@ class Collector:
                 continue
             if message is None:
                 continue
+            if isinstance(message, Failed) and not self._on_this_host:
+                message = replace(message, at_s=None)  # it has another clock
             if not isinstance(message, (Prediction, PredictionDigest)):
                 self.socket.send_multipart([sender.bytes, ACKNOWLEDGED])
             yield message

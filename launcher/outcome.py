@@ -33,6 +33,7 @@ class RootCause:
     log: Path  # where to read on
     exit_code: int
     worth_retrying: bool = False  # the same ranks may well succeed next time
+    alike: tuple[int, ...] = ()  # other ranks that failed with the very same words
 
 
 @dataclass(frozen=True)

@@ -126,7 +126,7 @@ def _attempt(specs: Sequence[WorkerSpec], around: _Surroundings, resume: bool) -
         around.log.note_cause(cause)
     return Outcome(
         exit_code=0 if cause is None else cause.exit_code,
-        cause=None if cause is None else _root_cause(cause, specs, folder),
+        cause=None if cause is None else _root_cause(cause, supervision.alike, specs, folder),
         followers=supervision.followers,
         reports=run.reports,
         outputs=outputs,
@@ -242,7 +242,9 @@ def _refusal(error: VerificationError | OSError) -> ResultRefused:
     return ResultRefused(rank, type(error).__name__, str(error), exit_code, time.monotonic())
 
 
-def _root_cause(cause: Cause, specs: Sequence[WorkerSpec], folder: RunFolder) -> RootCause:
+def _root_cause(
+    cause: Cause, alike: tuple[int, ...], specs: Sequence[WorkerSpec], folder: RunFolder
+) -> RootCause:
     """Add where the rank is and where to read on."""
     spec = next((spec for spec in specs if spec.rank == cause.rank), None)
     no_rank_log = folder.engine_log if cause.kind == "EngineLost" else folder.logs
@@ -257,4 +259,5 @@ def _root_cause(cause: Cause, specs: Sequence[WorkerSpec], folder: RunFolder) ->
         log=folder.log(spec.rank) if spec else no_rank_log,
         exit_code=cause.exit_code,
         worth_retrying=cause.worth_retrying,
+        alike=alike,
     )

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from launcher.outcome import Restarted, RootCause
 from launcher.run_result import Result
-from launcher.text import checks, initial, plural, seconds, shape, short, size
+from launcher.text import checks, initial, name_ranks, plural, seconds, shape, short, size
 from workers.protocol import PHASES
 
 TRACEBACK_LINES = 8  # the rest is in the log of the rank
@@ -85,11 +85,13 @@ def _failure(result: Result, cause: RootCause) -> Iterator[str]:
         yield "last lines of its traceback:"
         yield from (f"  {line}" for line in _last_lines(cause.traceback, TRACEBACK_LINES))
     yield f"log: {short(cause.log)}"
-    if result.followers and cause.rank is not None:
-        what = plural(result.followers, "other rank")
+    if cause.alike:
+        yield f"{name_ranks(cause.alike)} failed with the same error"
+    if (others := result.followers - len(cause.alike)) and cause.rank is not None:
+        what = plural(others, "other rank")
         yield f"{what} merely followed: stopped, or failed because of it"
-    elif result.followers:
-        yield f"{plural(result.followers, 'rank')} had to be stopped"
+    elif others:
+        yield f"{plural(others, 'rank')} had to be stopped"
     if result.restarts:
         yield f"the ranks had been restarted {plural(len(result.restarts), 'time')} before"
     for path in result.partial:

@@ -41,6 +41,7 @@ from workers.protocol import (
 
 DEADLINE = "Deadline"
 _FINAL = (InvalidInputError.exit_code, VerificationError.exit_code, DEADLINE_EXIT_CODE)
+HOLD_S = 0.25  # for ranks that failed at the same time: the first of them may be heard last
 DUMP_S = 1.0  # for hung ranks to write their stacks, before they are told to end
 
 
@@ -65,6 +66,7 @@ class Supervision:
         self._batches = dict.fromkeys(self._ranks, 0)
         self._progress_s = dict.fromkeys(self._ranks, started_at_s)
         self._heard_any = False  # else no rank has got so far that it can show its stacks
+        self._cause_s = -math.inf  # when the rank that is to blame failed
         self._echo: Failed | None = None  # the first of them
         self._run_is_late = False  # which deadline has passed: that of the run, or of a phase
         self._waits: dict[int, Waiting] = {}  # what ranks said when it had passed
@@ -86,6 +88,20 @@ class Supervision:
         if self.cause is None:
             return 0
         return len(self._ranks - self._clean - {self.cause.rank})
+
+    @property
+    def alike(self) -> tuple[int, ...]:
+        """The other ranks that failed with the very same words."""
+        cause = self.cause
+        if cause is None or cause.rank is None:
+            return ()
+        return tuple(
+            rank
+            for rank, word in sorted(self._last_word.items())
+            if isinstance(word, Failed)
+            and rank != cause.rank
+            and (word.kind, word.message) == (cause.kind, cause.message)
+        )
 
     @property
     def next_due_s(self) -> float:
@@ -137,7 +153,8 @@ class Supervision:
                 self._last_word[rank] = message
                 self._phase[rank] = message.phase
                 if message.echo_of is None:
-                    return self._fail(_cause_of(message), at_s)
+                    failed_s = at_s if message.at_s is None else message.at_s
+                    return self._fail(_cause_of(message), at_s, failed_s)
                 if self._echo is None:
                     self._echo = message
                     self._blame_echo_s = at_s + self._limits.grace_s
@@ -167,7 +184,7 @@ class Supervision:
         if isinstance(last_word, Done) and event.exit_code == event.signal == 0:
             self._clean.add(rank)
         elif not isinstance(last_word, Failed):
-            return self._fail(self._cause_of_exit(event), event.at_s)
+            return self._fail(self._cause_of_exit(event), event.at_s, event.at_s)
         if not self._running and self._echo is not None:
             return self._fail(_cause_of(self._echo), event.at_s)
         return []
@@ -180,11 +197,20 @@ class Supervision:
         cause = Cause(kind="Interrupted", message=message, exit_code=128 + number)
         return self._fail(cause, at_s)
 
-    def _fail(self, cause: Cause, at_s: float) -> list[Send]:
-        if self.cause is not None:
-            return []  # a consequence
-        self.cause = cause
-        return self._terminate(at_s)
+    def _fail(self, cause: Cause, at_s: float, failed_s: float | None = None) -> list[Send]:
+        """Blame ``cause``, unless another one came first, and end all ranks.
+
+        Args:
+            failed_s: when a rank failed; others that did so before may not have been heard yet.
+        """
+        if self.cause is None:
+            self.cause = cause
+            if failed_s is None:
+                return self._terminate(at_s)
+            self._cause_s, self._terminate_s = failed_s, at_s + HOLD_S
+        elif failed_s is not None and failed_s < self._cause_s and self._terminate_s < math.inf:
+            self.cause, self._cause_s = cause, failed_s
+        return []
 
     def _terminate(self, at_s: float) -> list[Send]:
         self._terminate_s = math.inf

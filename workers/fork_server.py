@@ -16,6 +16,7 @@ import select
 import signal
 import socket
 import sys
+import time
 import traceback
 from contextlib import suppress
 from typing import Any, NoReturn
@@ -108,6 +109,7 @@ class ForkServer:
                     rank=self._ranks.pop(pid),
                     exit_code=max(code, 0),
                     signal=max(-code, 0),
+                    at_s=time.monotonic(),
                 )
 
     @staticmethod

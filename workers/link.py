@@ -93,8 +93,8 @@ class Link:
         self._send(Fetched(self.rank, nbytes, total))
         self._awaited += 1
 
-    def failed(self, error: BaseException) -> None:
-        """Say why this rank cannot go on; its last word."""
+    def failed(self, error: BaseException, at_s: float) -> None:
+        """Say why this rank cannot go on, and since when; its last word."""
         text = "".join(traceback.format_exception(error))
         try:
             message = str(error)
@@ -109,6 +109,7 @@ class Link:
                 traceback=text[-MAX_TEXT:],
                 exit_code=exit_code_of(error),
                 echo_of=_lost_peer(error),
+                at_s=at_s,
             )
         )
 

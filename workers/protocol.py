@@ -122,6 +122,7 @@ class Failed:
     traceback: str
     exit_code: int
     echo_of: int | None = None  # the peer whose loss this failure merely echoes
+    at_s: float | None = None  # when, by time.monotonic() of the rank's host; None: nobody knows
 
 
 @dataclass(frozen=True)

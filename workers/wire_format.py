@@ -203,6 +203,7 @@ def _read_failed(fields: Mapping[str, Any]) -> Failed:
         _text(fields["traceback"]),
         _count(fields["exit_code"]),
         None if echo_of is None else _count(echo_of),
+        None if fields["at_s"] is None else _seconds(fields["at_s"]),
     )
 
 

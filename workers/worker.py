@@ -105,9 +105,10 @@ def run_worker(spec: WorkerSpec) -> int:
             link.done(report)
             return 0
         except BaseException as error:  # whatever it is, the launcher must hear of it, at once
+            failed_s = time.monotonic()
             traceback.print_exc()
             failure = EndedEarlyError(error.code) if isinstance(error, SystemExit) else error
-            link.failed(failure.with_traceback(error.__traceback__))
+            link.failed(failure.with_traceback(error.__traceback__), failed_s)
             return exit_code_of(failure)
         finally:
             if runtime is not None:

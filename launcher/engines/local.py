@@ -102,7 +102,7 @@ class LocalEngine:
                         self._processes[rank] = psutil.Process(pid)
                 case {"event": "exited", "rank": rank, "exit_code": code, "signal": number}:
                     self._processes.pop(rank, None)
-                    events.append(Exited(rank, code, number, at_s))
+                    events.append(Exited(rank, code, number, said["at_s"]))
         if self._channel.closed:
             events.append(self._lost(at_s))
         return events

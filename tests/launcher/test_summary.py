@@ -80,6 +80,16 @@ def test_the_first_line_of_a_failure_is_its_cause(
     ]
 
 
+def test_ranks_that_failed_with_the_same_error_are_one_line(
+    make_result: MakeResult, cause: RootCause
+) -> None:
+    result = make_result(exit_code=1, cause=replace(cause, alike=(0, 2, 3)), followers=5)
+    assert summary.failure(result)[-2:] == [
+        "ranks 0, 2-3 failed with the same error",
+        "2 other ranks merely followed: stopped, or failed because of it",
+    ]
+
+
 def test_a_failure_is_at_most_25_lines(make_result: MakeResult, cause: RootCause) -> None:
     endless = replace(cause, message="\n".join(map(str, range(100))))
     assert len(summary.failure(make_result(exit_code=1, cause=endless, followers=7))) <= 25

@@ -55,14 +55,63 @@ def test_a_run_is_good_when_every_rank_said_done_and_left_with_zero() -> None:
 
 def test_the_first_failure_is_the_cause_and_the_others_are_told_to_end() -> None:
     run = supervise()
-    assert run.handle(failed(1, at_s=2)) == [Send(0, SIGTERM), Send(2, SIGTERM)]
+    assert run.handle(failed(1, at_s=2)) == []
     assert run.handle(failed(2, at_s=2.1, exit_code=7)) == []
+    assert run.next_due_s == 2.25
+    assert run.handle(Tick(2.25)) == [Send(0, SIGTERM)]  # the others are on their way out
     for rank in range(3):
         run.handle(left(rank, at_s=3, exit_code=1))
     assert run.finished
     assert run.cause is not None
     assert (run.cause.rank, run.cause.phase, run.cause.kind) == (1, "load", "OSError")
     assert (run.cause.traceback, run.cause.exit_code) == ("Traceback ...", 1)
+    assert run.followers == 2
+
+
+def words_of(rank: int, kind: str, failed_s: float, at_s: float) -> Heard:
+    return Heard(Failed(rank, "load", kind, "words", "", 1, None, failed_s), at_s)
+
+
+def test_of_ranks_that_fail_at_once_the_first_is_to_blame_not_the_one_heard_first() -> None:
+    run = supervise()
+    run.handle(words_of(2, "KeyError", failed_s=2.09, at_s=2.1))
+    run.handle(words_of(1, "OSError", failed_s=2.0, at_s=2.2))
+    run.handle(words_of(0, "ValueError", failed_s=2.05, at_s=2.2))
+    assert run.cause is not None
+    assert (run.cause.rank, run.cause.kind) == (1, "OSError")
+
+
+def test_a_rank_that_died_first_is_to_blame_for_what_others_said_before_we_knew() -> None:
+    run = supervise()
+    run.handle(words_of(2, "TimeoutError", failed_s=2.09, at_s=2.1))
+    run.handle(left(1, at_s=2.0, signal=SIGSEGV))
+    assert run.cause is not None
+    assert (run.cause.rank, run.cause.kind) == (1, "SIGSEGV")
+
+
+def test_whoever_is_heard_after_all_were_told_to_end_is_not_to_blame() -> None:
+    run = supervise()
+    run.handle(words_of(2, "KeyError", failed_s=2.1, at_s=2.1))
+    assert run.handle(Tick(2.35)) == [Send(0, SIGTERM), Send(1, SIGTERM)]
+    run.handle(words_of(1, "OSError", failed_s=2.0, at_s=2.4))
+    assert run.cause is not None
+    assert run.cause.rank == 2
+
+
+def test_a_rank_that_is_ended_by_being_asked_for_its_stacks_is_not_the_cause() -> None:
+    run = supervise()
+    run.handle(entered(0, "started", at_s=0))
+    run.handle(Tick(30))
+    run.handle(left(1, at_s=29, signal=SIGUSR1))  # it had no handler yet
+    assert run.cause is not None
+    assert run.cause.exit_code == 124
+
+
+def test_ranks_that_failed_with_the_same_words_are_known() -> None:
+    run = supervise()
+    for rank, kind in ((1, "OSError"), (0, "OSError"), (2, "ValueError")):
+        run.handle(words_of(rank, kind, failed_s=2.0, at_s=2.0))
+    assert run.alike == (0,)
     assert run.followers == 2
 
 
@@ -83,13 +132,13 @@ def test_a_failure_that_claims_exit_code_zero_is_still_a_failure() -> None:
 def test_ranks_that_do_not_end_within_the_grace_period_are_killed() -> None:
     run = supervise()
     run.handle(failed(0, at_s=2))
-    run.handle(left(0, at_s=2.5, exit_code=1))
+    run.handle(left(0, at_s=2.25, exit_code=1))
     run.handle(left(1, at_s=3, signal=SIGTERM))
-    assert run.next_due_s == 7
-    assert run.handle(Tick(6.9)) == []
-    assert run.handle(Tick(7)) == [Send(2, SIGKILL)]
+    assert run.next_due_s == 7.25
+    assert run.handle(Tick(7.2)) == []
+    assert run.handle(Tick(7.25)) == [Send(2, SIGKILL)]
     assert not run.finished
-    run.handle(left(2, at_s=7.1, signal=SIGKILL))
+    run.handle(left(2, at_s=7.3, signal=SIGKILL))
     assert run.finished
     assert run.followers == 2
 
@@ -97,9 +146,10 @@ def test_ranks_that_do_not_end_within_the_grace_period_are_killed() -> None:
 def test_a_process_that_not_even_sigkill_ends_does_not_hold_the_run_up_for_ever() -> None:
     run = supervise(1)
     run.handle(failed(0, at_s=2))
-    run.handle(Tick(7))
-    assert run.next_due_s == 12
-    run.handle(Tick(12))
+    run.handle(Tick(3))
+    run.handle(Tick(8))
+    assert run.next_due_s == 13
+    run.handle(Tick(13))
     assert run.finished
 
 
@@ -108,7 +158,8 @@ def test_root_cause_is_the_rank_that_died_not_the_peers_that_missed_it() -> None
     run = supervise()
     assert run.handle(failed(0, at_s=2, echo_of=2)) == []
     assert run.handle(left(0, at_s=2.1, exit_code=1)) == []
-    assert run.handle(left(2, at_s=2.2, signal=SIGSEGV)) == [Send(1, SIGTERM)]
+    assert run.handle(left(2, at_s=2.2, signal=SIGSEGV)) == []
+    assert run.handle(Tick(3)) == [Send(1, SIGTERM)]
     assert run.cause is not None
     assert (run.cause.rank, run.cause.kind) == (2, "SIGSEGV")
     assert run.cause.exit_code == 128 + SIGSEGV
@@ -149,7 +200,8 @@ def test_a_peer_that_was_missed_because_it_was_done_had_fewer_batches(order: str
 
 def test_leaving_with_zero_before_done_is_a_failure() -> None:
     run = supervise(2)
-    assert run.handle(left(0)) == [Send(1, SIGTERM)]
+    assert run.handle(left(0)) == []
+    assert run.handle(Tick(2)) == [Send(1, SIGTERM)]
     assert run.cause is not None
     assert (run.cause.rank, run.cause.exit_code) == (0, 1)
     assert "exit code 0 before it was done" in run.cause.message

@@ -207,11 +207,27 @@ class Floods(Healthy):
         print()
 
 
-class AllRaise(Healthy):
-    """Every rank fails, with the same words."""
+class SlowToSay(Exception):
+    """Its text is to be had only when rank 0 has failed, too."""
+
+    def __init__(self, rank: FailsFirst) -> None:
+        self.rank = rank
+
+    def __str__(self) -> str:
+        self.rank.mark("failed")
+        while "ValueError" not in (self.rank.folder / "rank_0.log").read_text():
+            time.sleep(0.001)
+        return "the weights are bad"
+
+
+class FailsFirst(Healthy):
+    """Rank 1 fails, and then all others, with the same words, which may be heard before its own."""
 
     def compile(self) -> None:
-        raise OSError("/data is not mounted")
+        if self.odd:
+            raise SlowToSay(self)
+        self.await_mark("failed")
+        raise ValueError("rank 1 does not answer")
 
 
 class PredictsMuch(Healthy):

@@ -18,7 +18,7 @@ import pytest
 from launcher.errors import SystemFailedError
 from launcher.outcome import Outcome, RootCause
 from launcher.run_folder import RunFolder
-from workers.protocol import PHASES, Message, PhaseEntered
+from workers.protocol import PHASES, Failed, Message, PhaseEntered
 
 Run = Callable[..., Outcome]
 Until = Callable[[Callable[[], object]], None]
@@ -119,6 +119,20 @@ def test_a_rank_that_is_killed_from_outside_is_likely_out_of_memory(
     cause = cause_of(run("Waits", watch=kill))
     assert (cause.rank, cause.kind, cause.exit_code) == (1, "SIGKILL", 137)
     assert "likely out of memory" in cause.message
+
+
+def test_of_ranks_that_fail_at_once_the_first_is_the_cause(run: Run, clock: Clock) -> None:
+    heard: set[int] = set()
+
+    def stop_the_clock(message: Message) -> None:  # a busy machine must not make the test fail
+        if isinstance(message, Failed):
+            heard.add(message.rank)
+        clock.ahead_s = -3600 if heard and 1 not in heard else 0
+
+    outcome = run("FailsFirst", watch=stop_the_clock)
+    cause = cause_of(outcome)
+    assert (cause.rank, cause.kind, cause.message) == (1, "SlowToSay", "the weights are bad")
+    assert outcome.followers == 2
 
 
 def test_the_peers_of_a_rank_that_died_are_not_to_blame(run: Run) -> None:
