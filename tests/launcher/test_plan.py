@@ -91,6 +91,21 @@ def test_the_program_is_printed_as_tables(job: Job, capsys: pytest.CaptureFixtur
     assert reduce.split() == ["AllReduce", "0-1", "64", "B", "MatMul", "Erfinv"]
 
 
+def test_layouts_of_stages_are_those_of_equally_many_ranks(make_job: MakeJob) -> None:
+    with pytest.raises(JobError, match="3 do not divide 8 ranks"):
+        layout_command.execute(make_job(ranks=8, pipeline_stages=3))
+
+
+def test_the_table_says_the_stages_of_parameters_if_there_are_several(
+    job: Job, child: Callable[[str], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    weight = REPORT["parameters"]["matmul_weight"]
+    child(f"json.dump({REPORT | {'parameters': {'w': weight | {'stages': [0, 2]}}}!r}, sys.stdout)")
+    layout_command.execute(job)
+    title, row = capsys.readouterr().out.splitlines()
+    assert title.split()[-1] == "stages" and row.split()[-2:] == ["0,", "2"]
+
+
 def test_layouts_are_printed_as_a_table(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
     layout_command.execute(job, as_json=False)
     row = capsys.readouterr().out.splitlines()[1]

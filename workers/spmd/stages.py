@@ -74,12 +74,15 @@ def cut(graph: Graph, stages: int) -> tuple[Graph, ...]:
         made = (x for node in nodes if stage_of[node] == stage for x in node.outputs)
         sent.append(tuple(value for value in made if value.name in later))
         _refuse_reshapes(nodes, sent[stage])
-    unused = graph.parameters.keys() - {name for _, uses in parts for name in uses}
-    parts[-1][1].update((name, graph.parameters[name]) for name in unused)
+    used = {name for _, uses in parts for name in uses}
     return tuple(
         Graph(
             nodes,
-            {name: value for name, value in graph.parameters.items() if name in uses},
+            {
+                name: value
+                for name, value in graph.parameters.items()
+                if name in uses or (stage == stages - 1 and name not in used)
+            },
             graph.inputs + tuple(x for own in sent[:stage] for x in own if x.name in uses),
             ends[stage],
             sent[stage],

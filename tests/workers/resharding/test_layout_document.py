@@ -14,6 +14,12 @@ from workers.resharding.strategy_file import read_strategy_file
 # The 12 items of MindSpore 2.10 for a weight of 96 x 16, cut into 4 along its columns.
 ITEMS = [[2, 4], [-1, 0], [96, 4], 0, True, "", [96, 16], [96, 4], False, False, -1, 0]
 COLUMNS = Layout((2, 4), ((), (1,)))
+REPORTED = {
+    "device_matrix": [2, 2],
+    "tensor_map": [0, -1],
+    "full_shape": [8, 6],
+    "slice_shape": [4, 6],
+}
 
 
 @pytest.mark.parametrize("count", [6, 8, 12])
@@ -59,6 +65,9 @@ def test_the_layouts_that_the_project_prints_are_read(tmp_path: Path) -> None:
         ({"w": [[2, 4], ["x", 0], *ITEMS[2:]]}, "the layout of w is damaged"),
         ({"parameters": {"w": {"device_matrix": [2]}}}, "the layout of w is damaged"),
         ({"parameters": {"w": 3}}, "the layout of w is damaged"),
+        ({"parameters": {"w": REPORTED | {"stages": [-1]}}}, "the layout of w is damaged"),
+        ({"parameters": {"w": REPORTED | {"stages": []}}}, "the layout of w is damaged"),
+        ({"parameters": {"w": REPORTED | {"stages": ["0"]}}}, "the layout of w is damaged"),
         ({"parameters": []}, "no object of parameters"),
         ({"parameters": {}}, "it holds no layouts"),
         ({"predict_layout": {"w": [[2, 4], [0, 0], *ITEMS[2:]]}}, "w: .* more than once"),
@@ -75,3 +84,9 @@ def test_the_shapes_of_a_report_tell_which_dim_several_axes_split() -> None:
     entry = {"device_matrix": [2, 2, 2], "tensor_map": [2, 1, 0]}
     shapes = {"full_shape": [8, 6], "slice_shape": [2, 3]}
     assert layout_of_report(entry | shapes) == Layout((2, 2, 2), ((0, 1), (2,)))
+
+
+def test_a_report_says_which_pipeline_stages_hold_a_parameter() -> None:
+    layout = layout_of_report(REPORTED | {"stages": [1, 3]})
+    assert layout.ranks == (4, 5, 6, 7, 12, 13, 14, 15)
+    assert [layout.holds(rank) for rank in (0, 4, 7, 8, 15, 16)] == [0, 1, 1, 0, 1, 0]

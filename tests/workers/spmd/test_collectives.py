@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from workers.resharding.region import Region
-from workers.spmd.collectives import ReduceScatter, all_gather, all_reduce
+from workers.spmd.collectives import ReduceScatter, all_gather, all_reduce, pass_on
 
 DTYPES = ["f2", "bfloat16", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "?"]
 COMBINE = {"sum": np.add, "mean": np.add, "max": np.maximum, "min": np.minimum}
@@ -37,6 +37,27 @@ def combined(arrays, how):
     short = dtype.itemsize == 2 and dtype.kind not in "iu"
     total = reduce(COMBINE[how], [array.astype(np.float32 if short else dtype) for array in arrays])
     return (total / len(arrays) if how == "mean" else total).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "f4"])
+@pytest.mark.parametrize("shape", [(), (0, 3), (7, 5), (3, 70_001)])
+def test_what_the_first_of_a_group_has_is_passed_on_to_the_others(
+    on_ranks, dtype_of, dtype, shape
+):
+    sent = np.random.RandomState(0).randn(*shape) * np.ones(shape)
+    sent = sent.astype(dtype_of(dtype))
+
+    def work(mesh):
+        mesh.piece_bytes = 1 << 17
+        mine = sent.copy() if mesh.rank == 1 else np.zeros(shape, f"u{sent.itemsize}")
+        if mesh.rank != 3:
+            pass_on(mesh, (1, 0, 2), mine, "Send")
+        return mine
+
+    *received, other = on_ranks(4, work)
+    for array in received:
+        assert array.tobytes() == sent.tobytes()
+    assert not other.any()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
