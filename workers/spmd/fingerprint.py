@@ -60,7 +60,7 @@ def fingerprint(graph: Graph, initial: Mapping[str, str] = MappingProxyType({}))
 
     def add_all(nodes: Iterable[Node], end: End[Node]) -> None:
         for node in nodes:
-            total.update(repr((node.op, sorted(node.attributes.items()))).encode())
+            total.update(repr((node.op, node.stage, sorted(node.attributes.items()))).encode())
             add(node.inputs)
             if node.call is not None:
                 add_all((), node.call)
