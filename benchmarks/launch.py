@@ -7,6 +7,7 @@ less work than the launcher's ranks do, but the nearest thing that msrun can do 
 
 from __future__ import annotations
 
+import os
 import shutil
 import statistics
 import subprocess
@@ -33,8 +34,12 @@ print(Net()(ms.Tensor(np.ones((128, 96), np.float32))).shape)
 
 def seconds(command: list[str], folder: str) -> float:
     """Return how long a command takes; it must succeed."""
+    beside = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"PATH": beside}  # msrun calls whatever "python" is
     started_s = time.monotonic()
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
     if done.returncode != 0:
         sys.exit(f"{command} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
     return time.monotonic() - started_s

@@ -75,8 +75,9 @@ class Board:
                 self.ended[rank] = "failed"
                 first_line = text.strip().partition("\n")[0]
                 failure = f"failed in {phase}: {kind}: {first_line}"
-                if failure not in self.failures:  # many ranks may say the same
-                    self.failures.add(failure)
+                same = failure if message.echo_of is None else "lost a peer"
+                if same not in self.failures:  # many ranks may say it
+                    self.failures.add(same)
                     return [f"{at_s:6.1f} s  rank {rank} {failure}"]
         return []
 
@@ -146,7 +147,7 @@ class Progress(AbstractContextManager["Progress"]):
         now_s = self._clock() - self._started_s
         if isinstance(message, Restarted):
             self._board = Board(len(self._specs))
-            self.say(f"{now_s:6.1f} s  {restart(message)}")
+            self.say(f"{now_s:6.1f} s  restart {message.number}: {restart(message)}")
         else:
             for line in self._board.note(message, now_s):
                 if not self._console.is_terminal:

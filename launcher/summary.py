@@ -43,12 +43,12 @@ def success(result: Result) -> list[str]:
 
 
 def restart(restarted: Restarted) -> str:
-    """Return what the ranks began again for, in a line."""
+    """Return what the ranks were started again for, in a line."""
     cause, kept = restarted.cause, plural(restarted.batches, "verified batch")
     who = f"rank {cause.rank}" if cause.rank is not None else "the ranks"
     phase = f" in phase {cause.phase}" if cause.phase else ""
     reason = cause.message.strip().partition("\n")[0]
-    return f"restart {restarted.number}: {who} failed{phase}: {cause.kind}: {reason}; kept {kept}"
+    return f"{who} failed{phase}: {cause.kind}: {reason}; kept {kept}"
 
 
 def rank_summary(result: Result) -> Table:
@@ -94,8 +94,11 @@ def _failure(result: Result, cause: RootCause) -> Iterator[str]:
         yield f"{plural(others, 'rank')} had to be stopped"
     if result.restarts:
         yield f"the ranks had been restarted {plural(len(result.restarts), 'time')} before"
-    for path in result.partial:
-        yield f"kept: {short(path)} ({plural(result.batches, 'batch')} that had been verified)"
+    if result.partial:
+        first, *others = result.partial
+        more = f" and {plural(len(others), 'file')} beside it" if others else ""
+        batches = plural(result.batches, "batch")
+        yield f"kept: {short(first)}{more} ({batches} that had been verified)"
 
 
 def _who(cause: RootCause) -> str:

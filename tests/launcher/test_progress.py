@@ -51,6 +51,15 @@ def test_the_same_failure_of_other_ranks_is_not_told_again() -> None:
     assert lines == [["   2.0 s  rank 0 failed in load: OSError: gone"], *[[]] * 7]
 
 
+def test_ranks_that_lost_a_peer_are_one_line_whatever_they_were_doing() -> None:
+    board = Board(ranks=8)
+    lines = [
+        board.note(Failed(rank, "predict", "PeerLostError", f"in {rank}", "", 1, echo_of=7), 2.0)
+        for rank in range(7)
+    ]
+    assert lines == [["   2.0 s  rank 0 failed in predict: PeerLostError: in 0"], *[[]] * 6]
+
+
 def test_lines_go_to_a_stream_that_is_no_terminal(specs: Specs) -> None:
     stream = io.StringIO()
     clock = iter([10.0, 10.5, 11.0])

@@ -43,7 +43,7 @@ def test_what_was_checked_and_what_no_file_has_is_told(make_result: MakeResult) 
 
 def test_restarts_are_told_and_written_down(make_result: MakeResult, cause: RootCause) -> None:
     result = make_result(restarts=(Restarted(1, cause, batches=2),))
-    assert summary.success(result)[1].startswith("restarted    restart 1: rank 1 failed in phase")
+    assert summary.success(result)[1].startswith("restarted    rank 1 failed in phase load: ValueError")
     (restarted,) = result.to_dict()["restarts"]
     assert (restarted["number"], restarted["batches"], restarted["cause"]["rank"]) == (1, 2, 1)
     failure = summary.failure(make_result(exit_code=1, cause=cause, restarts=result.restarts))
@@ -90,9 +90,20 @@ def test_ranks_that_failed_with_the_same_error_are_one_line(
     ]
 
 
-def test_a_failure_is_at_most_25_lines(make_result: MakeResult, cause: RootCause) -> None:
-    endless = replace(cause, message="\n".join(map(str, range(100))))
-    assert len(summary.failure(make_result(exit_code=1, cause=endless, followers=7))) <= 25
+def test_a_failure_is_at_most_25_lines(
+    make_result: MakeResult, cause: RootCause, tmp_path: Path
+) -> None:
+    endless = replace(cause, message="\n".join(map(str, range(100))), alike=(0, 2))
+    result = make_result(
+        exit_code=1,
+        cause=endless,
+        followers=7,
+        restarts=(Restarted(1, cause, batches=2),),
+        partial=tuple(tmp_path / f"predictions_{index}.partial.npy" for index in range(30)),
+    )
+    lines = summary.failure(result)
+    assert len(lines) <= 25
+    assert lines[-1].startswith(f"kept: {tmp_path}/predictions_0.partial.npy and 29 files beside")
 
 
 def test_a_line_of_a_failure_does_not_fill_a_screen(
