@@ -43,7 +43,8 @@ def test_what_was_checked_and_what_no_file_has_is_told(make_result: MakeResult) 
 
 def test_restarts_are_told_and_written_down(make_result: MakeResult, cause: RootCause) -> None:
     result = make_result(restarts=(Restarted(1, cause, batches=2),))
-    assert summary.success(result)[1].startswith("restarted    rank 1 failed in phase load: ValueError")
+    (line,) = [line for line in summary.success(result) if line.startswith("restarted")]
+    assert line.startswith("restarted    rank 1 failed in phase load: ValueError")
     (restarted,) = result.to_dict()["restarts"]
     assert (restarted["number"], restarted["batches"], restarted["cause"]["rank"]) == (1, 2, 1)
     failure = summary.failure(make_result(exit_code=1, cause=cause, restarts=result.restarts))
