@@ -95,10 +95,10 @@ def _failure(result: Result, cause: RootCause) -> Iterator[str]:
     if result.restarts:
         yield f"the ranks had been restarted {plural(len(result.restarts), 'time')} before"
     if result.partial:
-        first, *others = result.partial
-        more = f" and {plural(len(others), 'file')} beside it" if others else ""
+        first, *more = result.partial
+        beside = f" and {plural(len(more), 'file')} beside it" if more else ""
         batches = plural(result.batches, "batch")
-        yield f"kept: {short(first)}{more} ({batches} that had been verified)"
+        yield f"kept: {short(first)}{beside} ({batches} that had been verified)"
 
 
 def _who(cause: RootCause) -> str:
