@@ -41,6 +41,8 @@ def capture_case() -> Callable[[str, int], Any]:
     """Return the graph of a fixture's network for a number of devices, and its input."""
     from workers.spmd.capture import capture, set_parallel_context
 
+    if str(FIXTURES) not in sys.path:
+        sys.path.append(str(FIXTURES))  # its modules import each other
     spec = spec_from_file_location("factories_of_fixtures", FIXTURES / "factories.py")
     assert spec is not None and spec.loader is not None
     factories = module_from_spec(spec)
