@@ -48,11 +48,11 @@ def find_rank_files(
     patterns = _patterns(pattern, listing)
     told = shown(patterns[0])
     numbers = itertools.count() if rank_count is None else iter(range(rank_count))
-    found: dict[int, list[str]] = {}
+    found: dict[int, dict[str, str]] = {}  # of each path, the pattern that it matches
     if rank_count is not None:
         listing.expect(_of_rank(each, rank) for each in patterns for rank in range(rank_count))
     for rank in numbers:
-        found[rank] = [path for each in patterns for path in _matches(each, rank, listing)]
+        found[rank] = {path: each for each in patterns for path in _matches(each, rank, listing)}
         if rank_count is None and not found[rank]:
             del found[rank]
             break
@@ -61,10 +61,9 @@ def find_rank_files(
         raise MissingRankError(told, missing, rank_count)
     if PLACE not in patterns[0] and rank_count != 1:
         raise MissingRankError(told, tuple(range(1, rank_count or 2)), rank_count)
-    files = newest_common(told, found)
+    files = newest_common(told, {rank: list(paths) for rank, paths in found.items()})
     for rank, path in files.items():
-        matching = next(each for each in patterns if path in _matches(each, rank, listing))
-        _check_name(matching, rank, path)
+        _check_name(found[rank][path], rank, path)
     beyond = [p for each in patterns for p in _matches(each, len(found), listing) if PLACE in each]
     if beyond:
         raise RankCountError(shown(beyond[0]), len(found))

@@ -14,6 +14,7 @@ _FIXED_SIZES = {FIXED64: 8, FIXED32: 4}
 _LONGEST_VARINT = 10
 _AHEAD = 128  # bytes that are taken at once; the fields of a header are short
 _UINT64 = (1 << 64) - 1
+_new = tuple.__new__
 
 
 class Source(Protocol):
@@ -59,28 +60,34 @@ def fields(source: Source, start: int, stop: int) -> Iterator[Field]:
     position = first = start
     head = b""  # the bytes from ``first`` on
     while position < stop:
-        if position - first + 2 * _LONGEST_VARINT > len(head) and first + len(head) < stop:
-            first, head = position, source[position : min(position + _AHEAD, stop)]
-        key, used = head[position - first], position - first + 1
+        at = position - first
+        if at + 2 * _LONGEST_VARINT > len(head) and first + len(head) < stop:
+            ahead = position + _AHEAD
+            first, head, at = position, source[position : ahead if ahead < stop else stop], 0
+        key = head[at]
+        at += 1
         if key >= 0x80:
-            key, used = _decode(head, used - 1, position)
+            key, at = _decode(head, at - 1, position)
         number, wire_type = key >> 3, key & 7
         if number == 0:
             raise WireError(position, "a field has the number 0")
         value = size = 0
-        if wire_type == VARINT:
-            value, used = _decode(head, used, position)
-        elif wire_type == BYTES:
-            size, used = _decode(head, used, position)
-        elif wire_type in _FIXED_SIZES:
+        if wire_type in _FIXED_SIZES:
             size = _FIXED_SIZES[wire_type]
-        else:
+        elif wire_type > BYTES:
             raise WireError(position, f"a field has the unknown type {wire_type}")
-        begin = first + used
+        else:
+            value = head[at] if at < len(head) else 0x80  # the usual number takes one byte
+            at += 1
+            if value >= 0x80:
+                value, at = _decode(head, at - 1, position)
+            if wire_type == BYTES:
+                value, size = 0, value
+        begin = first + at
         end = begin + size
         if end > stop:
             raise WireError(position, f"{end - stop} bytes of field {number} are missing")
-        yield Field(number, wire_type, begin, end, value)
+        yield _new(Field, (number, wire_type, begin, end, value))  # thrice as fast as Field(…)
         position = end
 
 
