@@ -6,7 +6,7 @@ import math
 
 from launcher.errors import JobError
 from launcher.job import Job
-from workers.spec import DeviceOptions
+from workers.spec import FULL_BATCH, DeviceOptions
 
 _CONNECT_S = (120, 7200)  # what HCCL takes
 _EXECUTE_S = 1836  # its own default
@@ -19,6 +19,7 @@ def device_options(job: Job) -> DeviceOptions:
         auto_parallel_cell=job.auto_parallel_cell,
         search_mode=job.search_mode,
         pipeline_stages=job.pipeline_stages,
+        dataset_strategy=job.dataset_strategy,
         strategy_ckpt_load_file=str(file) if file else None,
         jit_level=job.jit_level,
         max_device_memory=job.max_device_memory,
@@ -36,6 +37,9 @@ def require_possible(job: Job, runtime: str, rank_size: int) -> None:
     if job.parallel_mode == "data_parallel" and job.pipeline_stages > 1:
         what = "with data_parallel every rank has the whole network"
         raise JobError.about("pipeline_stages", what, "leave it out, or use semi_auto_parallel")
+    if runtime != "simulated" and job.dataset_strategy != FULL_BATCH:
+        what = "only simulated ranks divide the inputs; others are fed whole batches"
+        raise JobError.about("dataset_strategy", what, "leave it out: the result is the same")
     if runtime == "simulated" and job.parallel_mode == "auto_parallel":
         what = "auto_parallel: MindSpore searches for strategies on devices only"
         raise JobError.about("parallel_mode", what, "use semi_auto_parallel on simulated ranks")

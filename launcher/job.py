@@ -21,6 +21,7 @@ from launcher.job_values import (
     Checks,
     Count,
     Data,
+    DatasetStrategy,
     EntryPoint,
     FileWithKey,
     Metrics,
@@ -103,6 +104,9 @@ class Job(BaseModel):
     """How auto_parallel searches."""
     pipeline_stages: Count = 1
     """Stages of the network's pipeline; every rank gets the result of the last one."""
+    dataset_strategy: DatasetStrategy = "full_batch"
+    """What each simulated rank is fed of a batch: all of it (full_batch), a part of its rows
+    (data_parallel), or in JSON the parts of each dim of each input, [[4, 1], [4]]."""
     strategy_ckpt_load_file: AbsolutePath | None = None
     """On devices: strategy file from which MindSpore takes the strategies of operators."""
     jit_level: Literal["O0", "O1", "O2"] | None = None

@@ -100,6 +100,10 @@ def _json(value: Any) -> Any:
         raise ValueError(f"{value!r} is no JSON", 'write \'{"num_classes": 10}\'') from error
 
 
+def _strategy(value: Any) -> Any:
+    return _json(value) if isinstance(value, str) and value.startswith("[") else value
+
+
 def _metric(name: str) -> str:
     return _entry_point(name) if ":" in name else name
 
@@ -144,6 +148,10 @@ def _listed(value: Any) -> Any:
 
 ParallelMode = Literal["semi_auto_parallel", "auto_parallel", "data_parallel"]
 Count = Annotated[int, Field(strict=True, ge=1, le=MOST)]
+DatasetStrategy = Annotated[
+    Literal["full_batch", "data_parallel"] | tuple[tuple[Count, ...], ...],
+    BeforeValidator(_strategy),
+]
 Seconds = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 EntryPoint = Annotated[str, AfterValidator(_entry_point)]
 Data = Annotated[str, AfterValidator(_data)]

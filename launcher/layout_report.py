@@ -47,6 +47,7 @@ def ask(job: Job, rank_size: int, environment: Mapping[str, str], threads: int) 
         "batch_size": job.batch_size,
         "ranks": rank_size,
         "pipeline_stages": job.pipeline_stages,
+        "dataset_strategy": job.dataset_strategy,
         "search_path": [str(folder) for folder in job.search_path],
     }
     late = f"{job.network} gave no layout in {job.timeout:g} s; try a longer --timeout"

@@ -17,7 +17,7 @@ from typing import Any
 from workers.errors import WorkerError
 from workers.lifeline import die_with
 from workers.resharding.dtypes import STORAGE
-from workers.spec import DeviceOptions, WorkerSpec
+from workers.spec import FULL_BATCH, DeviceOptions, WorkerSpec
 from workers.spmd.graph import Node, values_of
 from workers.spmd.memory import activation_bytes
 from workers.spmd.program import (
@@ -31,7 +31,6 @@ from workers.spmd.program import (
     Send,
     Step,
     maker_of,
-    whole_layout,
 )
 from workers.spmd.redistribution import plan_redistribution, reduction_groups
 
@@ -50,10 +49,7 @@ def report(programs: Sequence[Program]) -> dict[str, Any]:
             for name, placed in program.parameters.items()
         },
         "inputs": {
-            value.name.removeprefix("input:"): _placed(
-                Placed(value, whole_layout(first.devices, len(value.shape)))
-            )
-            for value in first.inputs
+            placed.value.name.removeprefix("input:"): _placed(placed) for placed in first.inputs
         },
         "operators": [
             {
@@ -162,7 +158,10 @@ def main() -> int:
         spec = WorkerSpec(
             rank=0,
             rank_size=request["ranks"],
-            device_options=DeviceOptions(pipeline_stages=request["pipeline_stages"]),
+            device_options=DeviceOptions(
+                pipeline_stages=request["pipeline_stages"],
+                dataset_strategy=request.get("dataset_strategy", FULL_BATCH),
+            ),
             device_id=0,
             server_id="localhost",
             device="simulated",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Union
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +18,10 @@ class CollectorAddress:
     secret_key: str
 
 
+FULL_BATCH = "full_batch"
+DatasetStrategy = Union[str, Sequence[Sequence[int]]]  # "full_batch", "data_parallel", or numbers
+
+
 @dataclass(frozen=True, kw_only=True)
 class DeviceOptions:
     """How MindSpore runs a network on devices; in its own words."""
@@ -25,6 +29,7 @@ class DeviceOptions:
     auto_parallel_cell: bool = False  # tell it by AutoParallel(cell), not by the global context
     search_mode: str = "recursive_programming"  # of parallel_mode "auto_parallel"
     pipeline_stages: int = 1
+    dataset_strategy: DatasetStrategy = FULL_BATCH  # how inputs are divided
     strategy_ckpt_load_file: str | None = None  # strategies of operators
     jit_level: str | None = None  # "O0", "O1" or "O2"; MindSpore's own choice without it
     max_device_memory: str | None = None  # "30GB"

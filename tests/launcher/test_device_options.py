@@ -26,6 +26,7 @@ def test_options_keep_the_names_that_mindspore_has_for_them() -> None:
         "auto_parallel_cell": True,
         "search_mode": "sharding_propagation",
         "pipeline_stages": 2,
+        "dataset_strategy": "data_parallel",
         "strategy_ckpt_load_file": "/predict.ckpt",
         "jit_level": "O1",
         "max_device_memory": "30.5GB",
@@ -35,11 +36,22 @@ def test_options_keep_the_names_that_mindspore_has_for_them() -> None:
 
 
 @pytest.mark.parametrize(
-    "keys", [{"jit_level": "O3"}, {"max_device_memory": "30"}, {"pipeline_stages": 0}]
+    "keys",
+    [
+        {"jit_level": "O3"},
+        {"max_device_memory": "30"},
+        {"pipeline_stages": 0},
+        {"dataset_strategy": "half_batch"},
+        {"dataset_strategy": "[[0]]"},
+    ],
 )
 def test_what_mindspore_would_refuse_is_refused(keys: dict[str, Any]) -> None:
     with pytest.raises(JobError, match=next(iter(keys)).replace("_", "-")):
         job(**keys)
+
+
+def test_the_parts_of_the_inputs_may_come_as_json() -> None:
+    assert job(dataset_strategy="[[4, 1], [4]]").dataset_strategy == ((4, 1), (4,))
 
 
 @pytest.mark.parametrize(
@@ -49,6 +61,7 @@ def test_what_mindspore_would_refuse_is_refused(keys: dict[str, Any]) -> None:
         ({"pipeline_stages": 3}, "simulated", "3 do not divide 8 ranks"),
         ({"pipeline_stages": 2, "parallel_mode": "data_parallel"}, "simulated", "whole network"),
         ({"parallel_mode": "auto_parallel"}, "simulated", "on devices only"),
+        ({"dataset_strategy": "data_parallel"}, "ascend", "only simulated ranks divide"),
     ],
 )
 def test_what_the_ranks_cannot_do_is_refused(

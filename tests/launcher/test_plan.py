@@ -128,6 +128,7 @@ def test_the_child_is_asked_for_the_network_of_the_job(
         "batch_size": None,
         "ranks": 8,
         "pipeline_stages": 1,
+        "dataset_strategy": "full_batch",
         "search_path": [str(tmp_path)],
         "launcher": os.getpid(),
     }

@@ -131,8 +131,14 @@ class SimulatedRuntime:
         return make_network(spec)
 
     def _divided(self, graph: Graph, at_rest: Mapping[str, Layout]) -> tuple[Program, ...]:
-        stages = self._spec.device_options.pipeline_stages
-        return divide_network(graph, self._spec.rank_size, stages, at_rest)
+        options = self._spec.device_options
+        return divide_network(
+            graph,
+            self._spec.rank_size,
+            options.pipeline_stages,
+            at_rest,
+            options.dataset_strategy,
+        )
 
     def _own(self, programs: Sequence[Program]) -> Program:
         return next(program for program in programs if self._spec.rank in program.ranks)

@@ -20,6 +20,16 @@ class StrategyError(InputError):
         return f"{self.operator}: {self.reason}" + (f"; {self.remedy}" if self.remedy else "")
 
 
+class DatasetStrategyError(InputError):
+    """MindSpore would refuse the dataset_strategy for the inputs of this network."""
+
+    def __str__(self) -> str:
+        return (
+            f"dataset_strategy: {self.args[0]}; give each input one number for each dim, the same"
+            " number where it is split and 1 elsewhere, or use full_batch"
+        )
+
+
 class ParameterConflictError(InputError):
     """One parameter, two operators, two layouts: MindSpore refuses the network."""
 

@@ -16,6 +16,7 @@ from workers.spmd.operators import kernel, look_up
 from workers.spmd.program import (
     Compute,
     Invoke,
+    Placed,
     Program,
     Receive,
     Redistribute,
@@ -35,7 +36,7 @@ class RankProgram:
         """Prepare every step. ``transport`` may be None when there is one rank."""
         self._program, self._rank, self._transport = program, rank, transport
         self._parameters: Values = {}
-        inputs = frozenset(value.name for value in program.inputs)
+        inputs = frozenset(placed.value.name for placed in program.inputs)
         whole = Block(program.steps, program.outputs)
         self._run = prepare_block(whole, self._prepare, inputs)
 
@@ -47,11 +48,19 @@ class RankProgram:
         }
 
     def run(self, inputs: Sequence[Any]) -> tuple[np.ndarray, ...]:
-        """Predict one batch. Blocks until the other ranks run it too."""
+        """Predict one batch, given whole. Blocks until the other ranks run it too."""
         values: Values = dict(self._parameters)
-        for declared, tensor in zip(self._program.inputs, inputs, strict=True):
-            values[declared.name] = tensor
+        for placed, tensor in zip(self._program.inputs, inputs, strict=True):
+            values[placed.value.name] = self._own_part(placed, tensor)
         return to_arrays(self._run(values))
+
+    def _own_part(self, placed: Placed, tensor: Any) -> Any:
+        """Return what this rank is fed of an input."""
+        shape = placed.value.shape
+        if placed.local.shape == shape:
+            return tensor
+        part = tensor.asnumpy()[placed.layout.region(self._rank, shape).as_slices()]
+        return to_tensor(np.ascontiguousarray(part), placed.value.dtype)
 
     def _prepare(self, step: Step) -> Callable[[Values], None]:
         if isinstance(step, Compute):

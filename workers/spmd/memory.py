@@ -16,7 +16,7 @@ def activation_bytes(program: Program) -> int:
     for index in reversed(range(len(steps))):
         for value in reads_of(steps[index]):
             last_use.setdefault(value.name, index)
-    held = {value.name: _nbytes(value) for value in program.inputs}
+    held = {placed.value.name: _nbytes(placed.local) for placed in program.inputs}
     most = sum(held.values())
     for index, step in enumerate(steps):
         if isinstance(step, (Redistribute, Reduce, Receive)):

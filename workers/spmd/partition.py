@@ -51,8 +51,9 @@ def partition(
 ) -> Program:
     """Return the parallel program of a network on ``devices`` ranks.
 
-    The inputs are whole on every rank (``full_batch``) and so are the outputs. Any number of
-    devices will do, also one that HCCL refuses (it takes 1, 2, 4 and multiples of 8).
+    The outputs are whole on every rank, and so are the inputs (``full_batch``) unless ``at_rest``
+    says otherwise. Any number of devices will do, also one that HCCL refuses (it takes 1, 2, 4 and
+    multiples of 8).
 
     Args:
         at_rest: where parameters and inputs lie already; each use redistributes them as it
@@ -74,9 +75,11 @@ class _Partition:
         self.steps: list[Step] = []
         self.operators: list[Operator] = []
         self.placed: dict[str, Placed] = {}  # values that some step has made, or the inputs
-        for value in graph.inputs:
-            layout = at_rest.get(value.name, self._whole(value).layout)
-            self.placed[value.name] = Placed(value, layout)
+        self.inputs = tuple(
+            Placed(value, at_rest.get(value.name, self._whole(value).layout))
+            for value in graph.inputs
+        )
+        self.placed.update((placed.value.name, placed) for placed in self.inputs)
         self.made_by: dict[str, Node] = {}  # the operator that made a value, for reports
         self.cast: dict[str, Node] = {}  # casts of parameters, placed where they are first used
         self.settlement = Settlement(self.graph, devices, at_rest)
@@ -93,7 +96,7 @@ class _Partition:
         return Program(
             self.devices,
             {name: self.settlement.placed[name] for name in self.graph.parameters},
-            self.graph.inputs,
+            self.inputs,
             tuple(self.steps),
             outputs,
             tuple(self.operators),

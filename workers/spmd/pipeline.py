@@ -11,7 +11,9 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from workers.resharding.layout import Layout
+from workers.spec import FULL_BATCH, DatasetStrategy
 from workers.spmd.errors import ParameterConflictError
+from workers.spmd.feeding import input_layouts
 from workers.spmd.graph import Graph, Node, mapped, values_of
 from workers.spmd.partition import partition
 from workers.spmd.program import (
@@ -37,6 +39,7 @@ def divide_network(
     devices: int,
     stages: int = 1,
     at_rest: Mapping[str, Layout] = MappingProxyType({}),
+    dataset_strategy: DatasetStrategy = FULL_BATCH,
 ) -> tuple[Program, ...]:
     """Return the program of each pipeline stage, on ``devices // stages`` ranks each.
 
@@ -44,15 +47,18 @@ def divide_network(
 
     Args:
         at_rest: where parameters lie already.
+        dataset_strategy: how the ranks of a stage divide the inputs.
 
     Raises:
+        DatasetStrategyError: MindSpore would refuse how the inputs are divided.
         StrategyError: MindSpore would refuse an operator's strategy, or the stages.
         ParameterConflictError: two operators want a parameter in different layouts.
     """
-    if stages == 1:
-        return (partition(graph, devices, at_rest),)
-    graphs = cut(graph, stages)
     layouts = {name: replace(layout, stages=(0,)) for name, layout in at_rest.items()}
+    layouts |= input_layouts(dataset_strategy, graph.inputs, devices // stages)
+    if stages == 1:
+        return (partition(graph, devices, layouts),)
+    graphs = cut(graph, stages)
     programs = []
     for part in graphs:
         program = partition(part, devices // stages, layouts)
@@ -75,7 +81,7 @@ def divide_network(
             replace(
                 program,
                 parameters={name: parameters[name] for name in program.parameters},
-                inputs=graph.inputs,
+                inputs=tuple(x.on(stage) for x in program.inputs[: len(graph.inputs)]),
                 steps=steps,
                 outputs=programs[-1].outputs,
                 stage=stage,

@@ -115,7 +115,7 @@ class Program:
 
     devices: int
     parameters: Mapping[str, Placed]
-    inputs: tuple[Value, ...]  # whole on every rank
+    inputs: tuple[Placed, ...]  # each rank takes its part of a batch, most often all of it
     steps: tuple[Step, ...]
     outputs: Operand  # of the network's own nesting; every value in it is whole
     operators: tuple[Operator, ...] = field(default=())

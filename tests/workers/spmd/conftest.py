@@ -142,7 +142,10 @@ def lockstep() -> Callable[..., Any]:
             ranks: Ranks = {}
             for rank in program.ranks:
                 values = {n: cut(p, parameters[n], rank) for n, p in program.parameters.items()}
-                values.update(zip([v.name for v in program.inputs], inputs, strict=True))
+                for placed, given in zip(program.inputs, inputs, strict=True):
+                    whole = placed.local.shape == placed.value.shape
+                    part = given if whole else cut(placed, to_array(given), rank)
+                    values[placed.value.name] = part
                 ranks[rank] = values
             stages.append((list(program.steps), ranks))
         run_pipeline(stages)
