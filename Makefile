@@ -21,12 +21,17 @@ DEV := $(VENV)/.installed-dev
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup run test check bench bench-reshard format job-reference digits-checkpoint clean
+.PHONY: help setup system-packages run test check bench bench-reshard format job-reference digits-checkpoint clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(DEV) ## Make .venv with everything a developer needs
+
+# Tests that lack one of these are skipped, and say so.
+system-packages: ## Install what the tests of Slurm and of several hosts need (Debian; as root)
+	apt-get update -qq
+	apt-get install -y -qq --no-install-recommends iproute2 munge slurm-client slurmctld slurmd
 
 run: $(RUN) ## Run the main job on 8 ranks (more arguments: make run ARGS="job.yaml --json")
 	@$(BIN)/python -m launcher --ranks 8 $(ARGS)
