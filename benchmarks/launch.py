@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""From the command to the verified answer: this launcher beside msrun, in turn, 8 processes.
+"""From the command to the answer, and from a death to the end: this launcher beside msrun.
 
-msrun's processes import MindSpore and predict with the whole tutorial network, each for itself:
-less work than the launcher's ranks do, but the nearest thing that msrun can do without a device.
+Both start 8 processes, in turn. msrun's import MindSpore and predict with the whole tutorial
+network, each for itself: less work than the launcher's ranks do, but the nearest thing that msrun
+can do without a device.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import statistics
@@ -14,11 +16,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 RUNS = 3
 PREDICT = """
+import os, signal, sys, time
 import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
@@ -28,43 +34,109 @@ class Net(nn.Cell):
         self.w = ms.Parameter(ms.Tensor(np.ones((96, 16), np.float32)), name="w")
     def construct(self, x):
         return ops.neg(ops.matmul(x, self.w))
-print(Net()(ms.Tensor(np.ones((128, 96), np.float32))).shape)
+def make_input():
+    return ms.Tensor(np.ones((128, 96), np.float32))
+def die_on(rank):
+    if str(rank) == "1":
+        with open("died_at", "w") as file:
+            file.write(str(time.time()))
+        os.kill(os.getpid(), signal.SIGKILL)
+def make_dying_input():
+    die_on(ms.get_auto_parallel_context("global_rank"))
+    return make_input()
+if __name__ == "__main__":
+    if "die" in sys.argv:
+        die_on(os.environ["MS_NODE_ID"])
+    print(Net()(make_input()).shape)
 """
 
 
-def seconds(command: list[str], folder: str) -> float:
-    """Return how long a command takes; it must succeed."""
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended, and when."""
+
+    exit_code: int
+    seconds: float
+    started_at: float  # seconds since 1970
+    ended_at: float
+
+
+def run(command: list[str], folder: str) -> Ended:
+    """Run a command to its end."""
     beside = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = os.environ | {"PATH": beside}  # msrun calls whatever "python" is
-    started_s = time.monotonic()
+    environment["PYTHONPATH"] = str(ROOT)
+    started_at, started_s = time.time(), time.monotonic()
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
-    if done.returncode != 0:
-        sys.exit(f"{command} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
-    return time.monotonic() - started_s
+    seconds = time.monotonic() - started_s
+    return Ended(done.returncode, seconds, started_at, time.time())
+
+
+def milestones(folder: str, started_at: float) -> tuple[float, float]:
+    """Return the seconds until the launcher started ranks, and until a prediction was verified."""
+    lines = Path(folder, "out", "events.jsonl").read_text().splitlines()
+    times = {}
+    for event in map(json.loads, reversed(lines)):  # of several, the first counts
+        times[event["event"]] = datetime.fromisoformat(event["time"]).timestamp()
+    return times["start"] - started_at, times["verified"] - started_at
+
+
+def alternate(
+    first: Callable[[str], Ended], second: Callable[[str], Ended], runs: int
+) -> list[tuple[tuple[Ended, str], tuple[Ended, str]]]:
+    """Return how two ways ended, each time in a folder of its own that is left to be looked at."""
+    pairs = []
+    for _ in range(runs):
+        folders = tempfile.mkdtemp(), tempfile.mkdtemp()
+        for folder in folders:
+            Path(folder, "predict.py").write_text(PREDICT)
+        ends = first(folders[0]), second(folders[1])
+        pairs.append(((ends[0], folders[0]), (ends[1], folders[1])))
+    return pairs
 
 
 def main() -> None:
-    """Print the medians and their ratio."""
+    """Print the medians and their ratios."""
     msrun = shutil.which("msrun", path=str(Path(sys.executable).parent))
     if msrun is None:
         sys.exit("msrun is not beside this Python; run `make bench`")
-    ours, theirs = [], []
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "predict.py").write_text(PREDICT)
-        job = str(ROOT / "examples" / "tutorial" / "job.yaml")
-        launcher = [sys.executable, "-m", "launcher", job, "--ranks", "8", "--device", "cpu"]
-        launcher += ["--output", f"{folder}/out"]
-        other = [msrun, "--worker_num=8", "--local_worker_num=8", "--join=True", "predict.py"]
-        for number in range(RUNS + 1):
-            pair = seconds(launcher, str(ROOT)), seconds(other, folder)
-            if number > 0:  # the first warms the page cache
-                ours.append(pair[0])
-                theirs.append(pair[1])
-    a, b = statistics.median(ours), statistics.median(theirs)
-    ratio = statistics.median(y / x for x, y in zip(ours, theirs, strict=True))
+    launcher = [sys.executable, "-m", "launcher", "--device", "cpu", "--output", "out"]
+    tutorial = [*launcher, str(ROOT / "examples" / "tutorial" / "job.yaml"), "--ranks", "8"]
+    dying = [*launcher, "--ranks", "8", "--network", "predict.py:Net", "--allow-missing", "*"]
+    dying += ["--predict-data", "predict.py:make_dying_input"]
+    other = [msrun, "--worker_num=8", "--local_worker_num=8", "--join=True", "predict.py"]
+
+    ours, theirs, ready, first = [], [], [], []
+    pairs = alternate(lambda f: run(tutorial, f), lambda f: run(other, f), RUNS + 1)
+    for (our, folder), (their, other_folder) in pairs:
+        if our.exit_code or their.exit_code:
+            sys.exit(f"a run failed; see {folder} and {other_folder}")
+        marks = milestones(folder, our.started_at)
+        ours.append(our.seconds)
+        theirs.append(their.seconds)
+        ready.append(marks[0])
+        first.append(marks[1])
+        shutil.rmtree(folder)
+        shutil.rmtree(other_folder)
+    a, b, c, d = (statistics.median(each[1:]) for each in (ours, theirs, ready, first))
+    ratio = statistics.median(y / x for x, y in list(zip(ours, theirs, strict=True))[1:])
     print(f"launch: launcher {a:.1f} s, msrun {b:.1f} s, msrun/launcher {ratio:.1f} ({RUNS} pairs)")
+    print(f"launch: ranks are started {c:.2f} s after the command, a batch is verified at {d:.1f} s")
+
+    waits: dict[str, list[float]] = {"launcher": [], "msrun": []}
+    codes: dict[str, set[int]] = {"launcher": set(), "msrun": set()}
+    for pair in alternate(lambda f: run(dying, f), lambda f: run([*other, "die"], f), 2):
+        for name, (end, folder) in zip(waits, pair, strict=True):
+            waits[name].append(end.ended_at - float(Path(folder, "died_at").read_text()))
+            codes[name].add(end.exit_code)
+            shutil.rmtree(folder)
+    told = (
+        f"{name} {statistics.median(waits[name]):.2f} s (exit code {sorted(codes[name])})"
+        for name in waits
+    )
+    print(f"from the SIGKILL of one of 8 processes to the end: {', '.join(told)}")
 
 
 if __name__ == "__main__":

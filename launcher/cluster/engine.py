@@ -17,6 +17,7 @@ from launcher.text import name_ranks
 from workers.spec import WorkerSpec
 
 END_S = 15.0  # for members to end their ranks; they need milliseconds
+OUTER_S = 0.5  # for mpirun to be gone, if that is why its slots were told to end
 
 
 class ClusterEngine:
@@ -97,6 +98,10 @@ class ClusterEngine:
             case {"say": "lost", "exit_code": code, "message": message}:
                 return EngineLost(code, f"{name}: {message}", at_s, ranks)
             case {"say": "interrupted", "signal": number, "text": text}:
+                # The kernel tells the slots of a killed mpirun before it can be waited for.
+                outer = self._outer.failure(OUTER_S) if self._outer is not None else None
+                if outer is not None:
+                    return EngineLost(outer.exit_code, str(outer), at_s)
                 # Its ranks live on until this process has decided what becomes of them.
                 return EngineLost(128 + number, f"{name}: {text}", at_s, frozenset(), "Interrupted")
             case {"say": "gone"} if name is not None:

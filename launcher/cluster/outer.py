@@ -35,10 +35,15 @@ class Outer:
     def sources(self) -> Sequence[int]:
         return (self._descriptor,)
 
-    def failure(self) -> OuterFailedError | None:
-        """Return how it ended, which it must not before the members do; None: it lives."""
-        code = self._process.poll()
-        if code is None:
+    def failure(self, within_s: float = 0.0) -> OuterFailedError | None:
+        """Return how it ended, which it must not before the members do; None: it lives.
+
+        Args:
+            within_s: how long to wait for its end.
+        """
+        try:
+            code = self._process.wait(within_s)
+        except subprocess.TimeoutExpired:
             return None
         self._output.seek(0)
         said = self._output.read().decode(errors="replace").strip()
