@@ -123,7 +123,7 @@ def main() -> None:
     a, b, c, d = (statistics.median(each[1:]) for each in (ours, theirs, ready, first))
     ratio = statistics.median(y / x for x, y in list(zip(ours, theirs, strict=True))[1:])
     print(f"launch: launcher {a:.1f} s, msrun {b:.1f} s, msrun/launcher {ratio:.1f} ({RUNS} pairs)")
-    print(f"launch: ranks are started {c:.2f} s after the command, a batch is there after {d:.1f} s")
+    print(f"launch: ranks are started after {c:.2f} s, the first batch is verified after {d:.1f} s")
 
     waits: dict[str, list[float]] = {"launcher": [], "msrun": []}
     codes: dict[str, set[int]] = {"launcher": set(), "msrun": set()}
