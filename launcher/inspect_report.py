@@ -8,6 +8,7 @@ from typing import Any
 
 from launcher.errors import JobError, LauncherError, Problem
 from launcher.rank_table import parse_rank_table
+from launcher.rank_table.waiting import read_text
 from workers.resharding.checkpoint import open_checkpoint
 from workers.resharding.checkpoint_file import read_index
 from workers.resharding.errors import DecryptionError, EncryptedCheckpointError, ReshardError
@@ -87,7 +88,7 @@ def _is_json(path: Path) -> bool:
 
 
 def _rank_table(path: Path) -> dict[str, Any]:
-    table = parse_rank_table(path.read_text(encoding="utf-8"), str(path))
+    table = parse_rank_table(read_text(path), str(path))
     return {
         "kind": "rank table",
         "path": str(path),

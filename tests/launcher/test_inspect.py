@@ -100,3 +100,11 @@ def test_what_is_none_of_them_is_refused_with_what_each_reader_said(
     message = capsys.readouterr().err
     assert "if the file is a checkpoint" in message
     assert "it is no strategy" in message
+
+
+def test_what_begins_like_json_and_is_no_text_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "x.json").write_bytes(b'{"a": \xff}')
+    assert main(["inspect", str(tmp_path / "x.json")]) == 2
+    assert "can't decode byte 0xff" in capsys.readouterr().err
