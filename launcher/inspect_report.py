@@ -43,9 +43,13 @@ def inspect(
         lambda: _checkpoint(path, key),
         lambda: _strategy(path),
     ]
-    if _is_json(path):
+    if path.is_dir():
+        readers = readers[1:]
+    elif not path.is_file():
+        readers = readers[:1]  # which refuses it, and does not wait for what may never come
+    elif _is_json(path):
         readers = [lambda: _strategy(path), lambda: _rank_table(path)]
-    return _first(readers if path.is_file() else readers[1:])
+    return _first(readers)
 
 
 def _inspect_remote(
@@ -81,8 +85,6 @@ def _is_strategy(path: Path) -> bool:
 
 
 def _is_json(path: Path) -> bool:
-    if path.is_dir():
-        return False
     with path.open("rb") as file:
         return file.read(64).lstrip().startswith(b"{")
 

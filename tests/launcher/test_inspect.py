@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -108,3 +109,11 @@ def test_what_begins_like_json_and_is_no_text_is_refused(
     (tmp_path / "x.json").write_bytes(b'{"a": \xff}')
     assert main(["inspect", str(tmp_path / "x.json")]) == 2
     assert "can't decode byte 0xff" in capsys.readouterr().err
+
+
+def test_a_pipe_is_refused_and_not_waited_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo(tmp_path / "pipe.ckpt")
+    assert main(["inspect", str(tmp_path / "pipe.ckpt")]) == 2
+    assert "pipe.ckpt: cannot be read: it is a pipe" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -68,10 +69,12 @@ def read_index(path: str | Location, key: bytes | None = None) -> CheckpointInde
         return _read_remote_index(path, key)
     path = Path(path)
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a FIFO would wait for a writer
     except OSError as error:
         raise UnreadableFileError(str(path), str(error.strerror)) from error
     try:
+        if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+            raise UnreadableFileError(str(path), "it is a pipe; name a file")
         identity = FileIdentity.of(descriptor)
         window = _Window(lambda nbytes, start: os.pread(descriptor, nbytes, start), _AHEAD_NBYTES)
         return _read_index(path, identity, window, key)

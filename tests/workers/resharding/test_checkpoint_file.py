@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -204,3 +205,9 @@ def test_an_array_under_the_name_of_another_type_is_not_written(tmp_path: Path) 
     with pytest.raises(ValueError, match="no name for elements"):
         write_checkpoint(tmp_path / "c.ckpt", {"w": np.array(["text"])})
     assert list(tmp_path.iterdir()) == []  # no half-written file, no temporary one
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.ckpt")
+    with pytest.raises(UnreadableFileError, match="it is a pipe"):
+        read_index(tmp_path / "pipe.ckpt")
