@@ -140,10 +140,12 @@ class _Window:
         self._start, self._bytes = 0, b""
 
     def __getitem__(self, bounds: slice) -> bytes:
-        start, stop = bounds.start, bounds.stop
+        start, stop = bounds.start, bounds.stop  # within the file
         if start < self._start or stop > self._start + len(self._bytes):
             self._start = start
             self._bytes = self._read(max(stop - start, self._ahead), start)
+            if len(self._bytes) < stop - start:
+                raise WireError(start, "the file ends here, and did not when it was opened")
         return self._bytes[start - self._start : stop - self._start]
 
 

@@ -43,7 +43,7 @@ def read_tensors(source: Source, size: int) -> tuple[dict[str, SavedTensor], int
     Raises:
         WireError: the bytes are no safetensors file, or a torn one.
     """
-    start = _LENGTH_SIZE + int.from_bytes(source[0:_LENGTH_SIZE], "little")
+    start = _LENGTH_SIZE + int.from_bytes(source[0 : min(_LENGTH_SIZE, size)], "little")
     if size < start or start > _MOST_HEADER:
         raise WireError(0, f"the header is said to end at byte {start} of {size}")
     try:

@@ -211,3 +211,19 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.ckpt")
     with pytest.raises(UnreadableFileError, match="it is a pipe"):
         read_index(tmp_path / "pipe.ckpt")
+
+
+@pytest.mark.parametrize("suffix", ["ckpt", "safetensors"])
+def test_a_file_that_is_cut_while_its_index_is_read_is_refused(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, pread = tmp_path / f"net.{suffix}", os.pread
+    write_checkpoint(path, {f"w{number}": np.ones(8) for number in range(50)})
+
+    def cut_and_read(descriptor: int, nbytes: int, offset: int) -> bytes:
+        os.truncate(path, 2000)
+        return pread(descriptor, nbytes, offset)
+
+    monkeypatch.setattr(os, "pread", cut_and_read)
+    with pytest.raises(CheckpointFormatError, match="the file ends here"):
+        read_index(path)
