@@ -20,7 +20,7 @@ class Staging(AbstractContextManager["Staging"]):
     """The hidden folder. ``done`` holds the numbers of the tasks that an earlier run finished."""
 
     def __init__(self, target: Path, digest: str) -> None:
-        self.target = target.absolute()
+        self.target = Path(os.path.realpath(target))  # a link cannot be replaced by a folder
         self.folder = self.target.parent / f".{self.target.name}.partial"
         self.done: frozenset[int] = frozenset()
         self._digest = digest
@@ -34,6 +34,9 @@ class Staging(AbstractContextManager["Staging"]):
         try:
             if self.target.exists() and (not self.target.is_dir() or any(self.target.iterdir())):
                 raise TargetFolderError(str(self.target), "it is not empty; name a new folder")
+            if os.path.ismount(self.target):
+                reason = "a file system is mounted there; name a new folder in it"
+                raise TargetFolderError(str(self.target), reason)
             self.folder.mkdir(parents=True, exist_ok=True)
             self._journal = (self.folder / _JOURNAL).open("a+", encoding="ascii")
         except OSError as error:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,29 @@ def test_an_empty_target_is_filled_and_a_full_one_refused(tmp_path: Path) -> Non
         staging.commit()
     with pytest.raises(TargetFolderError, match="empty: it is not empty; name a new folder"):
         Staging(tmp_path / "empty", "work").__enter__()
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_link_stays_and_the_folder_behind_it_is_filled(is_there: bool, tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    if is_there:
+        (tmp_path / "disk" / "target").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk" / "target")
+    with Staging(tmp_path / "link", "work") as staging:
+        assert staging.folder.parent == tmp_path / "disk"
+        (staging.folder / "a.ckpt").touch()
+        staging.commit()
+    assert (tmp_path / "link").is_symlink()
+    assert [path.name for path in (tmp_path / "disk" / "target").iterdir()] == ["a.ckpt"]
+
+
+def test_a_mount_point_is_refused_before_the_work_and_not_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "disk").mkdir()
+    monkeypatch.setattr(os.path, "ismount", lambda path: Path(path) == tmp_path / "disk")
+    with pytest.raises(TargetFolderError, match="disk: a file system is mounted there"):
+        Staging(tmp_path / "disk", "work").__enter__()
 
 
 def test_two_processes_do_not_write_one_target(tmp_path: Path) -> None:
