@@ -13,7 +13,7 @@ from multiprocessing import connection
 from pathlib import Path
 
 from workers.resharding.conversion import Conversion
-from workers.resharding.convert import carry_out, write_headers
+from workers.resharding.convert import carry_out, files_are_there, write_headers
 from workers.resharding.errors import TargetWriteError
 from workers.resharding.staging import Staging
 
@@ -36,6 +36,8 @@ def transform(
     with Staging(target, conversion.digest) as staging:
         _check_space(conversion, staging)
         sizes = [sum(piece.nbytes for piece in task) for task in conversion.tasks]
+        if staging.done and not files_are_there(conversion, staging.folder):
+            staging.start_over()
         kept = sum(sizes[number] for number in staging.done)
         watch(kept)
         try:

@@ -104,6 +104,30 @@ def test_a_run_that_was_ended_goes_on_where_it_was(
     )
 
 
+def test_what_an_ended_run_wrote_does_not_count_if_a_file_of_it_was_removed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conversion_module, "TASK_NBYTES", 1024)
+    real, numbers = transform_module.carry_out, []
+
+    def carry_out(conversion: Any, number: int, folder: Path) -> int:
+        if len(numbers) == 3:
+            (folder / "parallel-2_2.ckpt").unlink()  # to make room, say
+            raise KeyboardInterrupt
+        numbers.append(number)
+        return real(conversion, number, folder)
+
+    monkeypatch.setattr(transform_module, "carry_out", carry_out)
+    assert transform(tmp_path / "whole", "--processes", "1") == 130
+    monkeypatch.setattr(transform_module, "carry_out", real)
+    capsys.readouterr()
+    assert transform(tmp_path / "whole", "--processes", "1", "--json") == 0
+    assert report(capsys)["bytes_kept"] == 0
+    np.testing.assert_array_equal(
+        loaded(tmp_path / "whole" / "parallel-2_2.ckpt")["matmul_weight"], weight()
+    )
+
+
 def test_a_transform_that_was_killed_goes_on_and_makes_the_same_files(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,6 +17,12 @@ from workers.resharding.index import SavedTensor
 from workers.resharding.plan import make_plan, plan_slice
 
 
+def files_are_there(conversion: Conversion, folder: Path) -> bool:
+    """Return whether ``write_headers`` has made every file, and nobody removed or cut it since."""
+    files = [(folder / output.path, output.new.nbytes) for output in conversion.outputs]
+    return all(path.is_file() and path.stat().st_size == nbytes for path, nbytes in files)
+
+
 def write_headers(conversion: Conversion, folder: Path) -> None:
     """Make every file, of its full size and with everything but the tensors."""
     for output in conversion.outputs:

@@ -38,7 +38,8 @@ class Staging(AbstractContextManager["Staging"]):
                 reason = "a file system is mounted there; name a new folder in it"
                 raise TargetFolderError(str(self.target), reason)
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._journal = (self.folder / _JOURNAL).open("a+", encoding="ascii")
+            journal = self.folder / _JOURNAL
+            self._journal = journal.open("a+", encoding="ascii", errors="replace")
         except OSError as error:
             reason = f"cannot be made: {error.strerror}"
             raise TargetFolderError(str(self.target), reason) from error
@@ -71,18 +72,26 @@ class Staging(AbstractContextManager["Staging"]):
             raise TargetFolderError(str(self.target), reason) from error
         _sync_folder(self.target.parent)
 
+    def start_over(self) -> None:
+        """Remove what is done."""
+        self.done = frozenset()
+        self._clear()
+        self._write_journal()
+
     def _take_over(self) -> None:
         """Keep what is done if it is the same work; remove it otherwise."""
         self._journal.seek(0)
         digest, *numbers = self._journal.read().split("\n")
-        lines = [self._digest]
-        if digest == self._digest:
-            lines += numbers[:-1]  # the last is empty, or of a line that was not written out
-            self.done = frozenset(map(int, lines[1:]))
-        else:
-            self._clear()
+        if digest != self._digest:
+            self.start_over()
+            return
+        # The last is empty, or of a line that was not written out; a power cut may leave others.
+        self.done = frozenset(int(number) for number in numbers[:-1] if number.isdecimal())
+        self._write_journal()
+
+    def _write_journal(self) -> None:
         self._journal.truncate(0)
-        self._journal.writelines(f"{line}\n" for line in lines)
+        self._journal.writelines(f"{line}\n" for line in (self._digest, *sorted(self.done)))
         self._journal.flush()
 
     def _clear(self) -> None:

@@ -56,6 +56,15 @@ def test_a_line_of_the_journal_that_was_torn_does_not_count(tmp_path: Path) -> N
         assert staging.done == {3, 7}
 
 
+def test_a_line_of_the_journal_that_a_power_cut_left_blank_does_not_count(tmp_path: Path) -> None:
+    with Staging(tmp_path / "target", "work") as staging:
+        staging.finish(3)
+        journal = staging.folder / ".journal"
+    journal.write_bytes(journal.read_bytes() + b"\0\0\n\xff\n5\n")
+    with Staging(tmp_path / "target", "work") as staging:
+        assert staging.done == {3, 5}
+
+
 def test_an_empty_target_is_filled_and_a_full_one_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with Staging(tmp_path / "empty", "work") as staging:
