@@ -150,16 +150,14 @@ def _plan(
     dropped = {name for names in left_out.values() for name in names}
     names = [name for name in parameters if name not in dropped]
     targets = read_strategy_file(flags.target_strategy, cache) if flags.target_strategy else None
-    if targets is not None:
-        allowed = [
-            name
-            for name in targets
-            if matches(name, flags.allow_missing) or is_optimizer_state(name, targets)
-        ]
-        unused = dropped.union(set(allowed) - parameters.keys())
-        targets = {name: layout for name, layout in targets.items() if name not in unused}
+    unneeded = {
+        name
+        for name in targets or ()
+        if matches(name, flags.allow_missing) or is_optimizer_state(name, targets or ())
+    }
     stem = _RANK_IN_NAME.sub("", next(iter(checkpoint.files.values())).path.stem)
-    conversion = plan_conversion(checkpoint, names, targets, f"{stem or 'net'}.{flags.format}")
+    file_name = f"{stem or 'net'}.{flags.format}"
+    conversion = plan_conversion(checkpoint, names, targets, file_name, unneeded)
     left_out["in the strategy, but in no file"] = sorted(checkpoint.named - parameters.keys())
     return conversion, {reason: names for reason, names in left_out.items() if names}
 

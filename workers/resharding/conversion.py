@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -58,10 +58,9 @@ class Conversion:
 
     @property
     def parameter_map(self) -> Mapping[str, str] | None:
-        """The file of each tensor, if several files share whole ones."""
-        if len({output.rank for output in self.outputs}) > 1 or not any(
-            output.path.suffix == SAFETENSORS for output in self.outputs
-        ):
+        """The file of each tensor, if these are files that share whole ones."""
+        paths = [output.path for output in self.outputs]
+        if any(path.suffix != SAFETENSORS or len(path.parts) > 1 for path in paths):
             return None
         return {name: output.path.name for output in self.outputs for name in output.slices}
 
@@ -78,6 +77,7 @@ def plan_conversion(
     names: Sequence[str],
     targets: Mapping[str, Layout] | None,
     file_name: str,
+    unneeded: Container[str] = (),
 ) -> Conversion:
     """Return how to convert a checkpoint.
 
@@ -86,20 +86,24 @@ def plan_conversion(
         targets: how ranks will hold each; what it does not name is whole on every rank. None for
             files of whole tensors.
         file_name: of the files, or the first of them; its suffix says the format.
+        unneeded: parameters of ``targets`` that may be absent; they count for the number of ranks.
 
     Raises:
         MissingParametersError: ``targets`` names parameters that are not there.
         NoLayoutError: the strategy does not name a parameter that was saved as slices.
         LayoutError: a target layout does not fit its parameter.
-        ValueError: a type that the format does not know.
+        ValueError: a type that the format does not know, or a file without a tensor.
     """
     for name in names:
         require_layout(checkpoint, name)
     if targets is None:
         outputs = _whole_outputs(checkpoint, names, file_name)
     else:
-        refuse_missing(checkpoint, targets)
+        refuse_missing(checkpoint, [name for name in targets if name not in unneeded])
         outputs = _rank_outputs(checkpoint, names, targets, file_name)
+    for output in outputs:
+        if not output.slices:
+            raise ValueError(f"there is no parameter to put into {output.path}")
     tasks = _tasks(piece for number in range(len(outputs)) for piece in _pieces(outputs, number))
     return Conversion(checkpoint, outputs, tuple(tasks))
 
@@ -119,6 +123,7 @@ def _whole_outputs(
         filled[lightest] += sizes[name]
     paths = [Path(file_name)]
     if file_name.endswith(SAFETENSORS):
+        bins = [chosen for chosen in bins if chosen] or [[]]  # one is enough for a huge tensor
         paths = [Path(f"part{number}{SAFETENSORS}") for number in range(len(bins))]
     whole = {name: (Region.whole(checkpoint.parameters[name].full_shape),) for name in names}
     return tuple(

@@ -84,6 +84,39 @@ def test_several_files_of_whole_tensors_share_them_and_a_map_says_how(
     }
 
 
+def test_a_tensor_that_is_larger_than_a_file_may_be_makes_no_empty_files(
+    checkpoint: SlicedCheckpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conversion_module, "PART_NBYTES", 50)  # 456 bytes are not ten files
+    paths = convert(checkpoint, None, "net.safetensors", tmp_path)
+    assert [path.name for path in paths] == [f"part{number}.safetensors" for number in range(3)]
+
+
+def test_slices_have_no_map_of_whole_tensors_not_even_those_of_one_rank(
+    checkpoint: SlicedCheckpoint,
+) -> None:
+    for ranks in (1, 2):
+        targets = {"w": Layout((ranks,), ((), (0,)))}
+        conversion = plan_conversion(checkpoint, ["w", "v"], targets, "net.safetensors")
+        assert conversion.parameter_map is None
+
+
+def test_what_may_be_absent_counts_for_the_number_of_ranks(checkpoint: SlicedCheckpoint) -> None:
+    targets = {"w": Layout((2,), ((), (0,)), stages=(0,)), "head": Layout((2,), ((0,),), 0, (1,))}
+    conversion = plan_conversion(checkpoint, ["w", "v"], targets, "net.ckpt", {"head"})
+    assert [sorted(output.slices) for output in conversion.outputs] == [
+        ["v", "w"],
+        ["v", "w"],
+        ["v"],
+        ["v"],
+    ]
+
+
+def test_a_file_without_a_tensor_is_refused(checkpoint: SlicedCheckpoint) -> None:
+    with pytest.raises(ValueError, match="no parameter to put into net.ckpt"):
+        plan_conversion(checkpoint, [], None, "net.ckpt")
+
+
 def test_a_conversion_is_another_one_when_anything_it_depends_on_is(
     checkpoint: SlicedCheckpoint,
 ) -> None:
