@@ -37,4 +37,5 @@ def _value(index: CheckpointIndex, counter: str) -> int | None:
     tensor = index.tensors.get(counter)
     if tensor is None or tensor.dims not in ((), (1,)) or tensor.dtype not in STORAGE:
         return None
-    return int(np.frombuffer(sample(index, counter), STORAGE[tensor.dtype])[0])
+    (value,) = np.frombuffer(sample(index, counter), STORAGE[tensor.dtype])
+    return int(value) if np.isrealobj(value) and np.isfinite(value) else None

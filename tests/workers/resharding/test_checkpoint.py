@@ -93,6 +93,15 @@ def test_a_counter_of_one_stage_only_is_no_gap(tmp_path: Path, save: Save) -> No
     assert open_checkpoint(*saved).parameters["loss_scale"].holders == (2, 3)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1j])
+def test_what_is_no_number_of_steps_is_no_counter(
+    value: complex, saved: tuple[str, Path]
+) -> None:
+    for rank in range(4):
+        rewrite(rank_file(saved, rank), {"global_step": np.array(value)})
+    assert open_checkpoint(*saved).parameters["global_step"].full_shape == ()
+
+
 def test_slices_that_were_saved_once_only_are_complete(saved: tuple[str, Path]) -> None:
     # remove_redundancy=True: of the replicas 0, 2 and 1, 3 of w, ranks 0 and 3 save it.
     for rank in (1, 2):
