@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
 
 # In front of the name of a weight: what mindspore.nn.optim clones for each of them.
 _PREFIXES = frozenset(
     "accu_grads accum accum_update adam_m adam_v ax ax_ exp_avg exp_avg_sq exp_inf lamb_m lamb_v"
-    " linear max_exp_avg_sq mean_grad mean_square moment moment1 moment2 moments prev stat"
-    " step_size vhat".split()
+    " linear max_exp_avg_sq mean_grad mean_square moment moment1 moment2 moments momentum_buf prev"
+    " stat step_size vhat".split()
+)
+# Words that a cell may well have for a name, and what their optimizer keeps beside them: a network
+# with a parameter "weight" and a cell "linear" has a "linear.weight", too.
+_BESIDE: Mapping[str, str] = MappingProxyType(
+    {
+        "linear": "moments",
+        "moment": "mean_square",
+        "prev": "step_size",
+        "stat": "accum",
+        "step_size": "prev",
+    }
 )
 _COUNTERS = frozenset(
     "beta1_power beta2_power current_iterator_step global_step last_overflow_iterator_step"
@@ -23,4 +35,5 @@ def is_optimizer_state(name: str, names: Collection[str]) -> bool:
         names: all entries. ``moments.x`` is state only if ``x`` is among them.
     """
     prefix, _, weight = name.partition(".")
-    return name in _COUNTERS or (prefix in _PREFIXES and weight in names)
+    beside = f"{_BESIDE.get(prefix, prefix)}.{weight}"
+    return name in _COUNTERS or (prefix in _PREFIXES and weight in names and beside in names)

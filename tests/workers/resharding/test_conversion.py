@@ -155,3 +155,9 @@ def test_a_target_that_does_not_fit_is_refused(checkpoint: SlicedCheckpoint) -> 
 )
 def test_optimizer_state_is_known_by_its_prefix_and_its_weight(name: str, state: bool) -> None:
     assert is_optimizer_state(name, {"fc.weight", name}) is state
+
+
+def test_a_cell_may_have_the_name_that_an_optimizer_gives_to_its_state() -> None:
+    network = {"weight", "linear.weight"}  # a parameter, and a cell nn.Dense
+    assert not is_optimizer_state("linear.weight", network)
+    assert is_optimizer_state("linear.weight", {"moments.weight", *network})  # of nn.FTRL
