@@ -21,7 +21,13 @@ from workers.resharding.errors import (
 from workers.resharding.index import CheckpointIndex
 from workers.resharding.layout import Layout
 from workers.resharding.listing import Listing, listing_of
-from workers.resharding.rank_files import find_rank_files, holds_ranks, whole_files
+from workers.resharding.parameter_map import require_parts
+from workers.resharding.rank_files import (
+    find_rank_files,
+    holds_ranks,
+    parameter_maps,
+    whole_files,
+)
 from workers.resharding.remote.address import shown
 from workers.resharding.remote.cache import Cache
 from workers.resharding.saved import SavedParameter, SlicedCheckpoint
@@ -94,6 +100,8 @@ def _open_whole(pattern: str, key: bytes | None, listing: Listing) -> SlicedChec
             holders.update(dict.fromkeys(files[0].tensors, 0))
             break
         holders.update(dict.fromkeys(index.tensors, number))
+    for told in parameter_maps(pattern, listing):
+        require_parts(told, holders)
     parameters = {}
     for name, number in holders.items():
         tensor = files[number].tensors[name]

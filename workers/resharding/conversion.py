@@ -21,7 +21,6 @@ from workers.resharding.wanted import refuse_missing, require_layout
 TASK_NBYTES = 64 << 20  # what one process holds at a time
 _TASK_PIECES = 256
 PART_NBYTES = 3 << 30  # of a file of whole tensors, as unified_safetensors divides them
-PARAMETER_MAP = "param_name_map.json"  # which file holds which whole tensor
 
 
 class Piece(NamedTuple):

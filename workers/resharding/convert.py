@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.resharding.conversion import PARAMETER_MAP, Conversion
+from workers.resharding.conversion import Conversion
 from workers.resharding.execute import execute
 from workers.resharding.index import SavedTensor
+from workers.resharding.parameter_map import PARAMETER_MAP, parameter_map_text
 from workers.resharding.plan import make_plan, plan_slice
 
 
@@ -38,11 +38,8 @@ def write_headers(conversion: Conversion, folder: Path) -> None:
             os.close(descriptor)
     if conversion.parameter_map is not None:
         tensors = [t for output in conversion.outputs for t in output.new.tensors.values()]
-        document = {
-            "metadata": {"total_size": sum(t.nbytes for t in tensors)},
-            "weight_map": conversion.parameter_map,
-        }
-        (folder / PARAMETER_MAP).write_text(json.dumps(document, indent=1), encoding="utf-8")
+        text = parameter_map_text(conversion.parameter_map, sum(t.nbytes for t in tensors))
+        (folder / PARAMETER_MAP).write_text(text, encoding="utf-8")
 
 
 def carry_out(conversion: Conversion, number: int, folder: Path) -> int:

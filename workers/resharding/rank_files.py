@@ -11,6 +11,7 @@ from pathlib import Path
 
 from workers.resharding.errors import MissingRankError, RankCountError, RankOrderError
 from workers.resharding.listing import LOCAL, Listing
+from workers.resharding.parameter_map import is_parameter_map
 from workers.resharding.remote.address import Location, shown
 from workers.resharding.steps import newest_common
 
@@ -78,6 +79,14 @@ def whole_files(pattern: str, listing: Listing = LOCAL) -> list[Location]:
     else:
         paths = _matches(pattern, 0, listing)
     return [listing.location(path) for path in paths]
+
+
+def parameter_maps(pattern: str, listing: Listing = LOCAL) -> list[Location]:
+    """Return the files in a folder of whole tensors that say which file holds which."""
+    if (folder := _folder(pattern, listing)) is None:
+        return []
+    paths = listing.matches(os.path.join(escape(folder), "*.json"))
+    return [listing.location(path) for path in paths if is_parameter_map(path)]
 
 
 def holds_ranks(pattern: str, listing: Listing = LOCAL) -> bool:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from workers.resharding.errors import (
     IncompleteFileError,
     LayoutError,
     MisplacedParameterError,
+    MissingPartError,
     MissingRankError,
     RankCountError,
     ReshardError,
@@ -269,3 +271,19 @@ def test_a_strategy_file_of_each_rank_is_found_by_a_pattern(saved: tuple[str, Pa
         copy.write_bytes(saved[1].read_bytes())
     pattern = saved[1].with_name("ckpt_strategy_rank_{rank}.ckpt")
     assert open_checkpoint(saved[0], pattern) == open_checkpoint(*saved)
+
+
+@pytest.mark.parametrize("name", ["param_name_map.json", "model.safetensors.index.json"])
+@pytest.mark.parametrize("document", [{"weight_map": {"v": "p0", "w": "p1"}}, {"w": "p1"}])
+def test_a_part_of_shared_files_that_was_not_copied_is_missed(
+    document: dict[str, Any], name: str, tmp_path: Path
+) -> None:
+    write_checkpoint(tmp_path / "p0.safetensors", {"v": W})
+    (tmp_path / name).write_text(json.dumps(document))
+    with pytest.raises(MissingPartError, match=f"{name}: w is in p1, it says, but no file"):
+        open_checkpoint(str(tmp_path))
+    write_checkpoint(tmp_path / "p1.safetensors", {"w": W})
+    assert set(open_checkpoint(str(tmp_path)).parameters) == {"v", "w"}
+    (tmp_path / name).write_bytes(b"\xff")
+    with pytest.raises(UnreadableFileError, match="it is no map of parameters"):
+        open_checkpoint(str(tmp_path))

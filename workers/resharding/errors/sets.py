@@ -147,6 +147,20 @@ class IncompleteFileError(ReshardError):
         )
 
 
+class MissingPartError(ReshardError):
+    """Files share whole tensors, and one of the files is not there."""
+
+    def __init__(self, parameter: str, part: str, path: str) -> None:
+        super().__init__(parameter, part, path)
+        self.parameter, self.part, self.path = parameter, part, path
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path}: {self.parameter} is in {self.part}, it says, but no file in the folder"
+            " holds it; was the folder copied as a whole?"
+        )
+
+
 class MisplacedParameterError(ReshardError):
     """A parameter was saved by ranks that hold nothing of it, says the strategy."""
 
