@@ -53,6 +53,10 @@ def read_tensors(source: Source, size: int) -> tuple[dict[str, SavedTensor], int
     metadata = header.pop(_METADATA, {}) if isinstance(header, dict) else None
     if not isinstance(metadata, dict):
         raise WireError(_LENGTH_SIZE, "the header holds no object")
+    try:
+        "".join(header).encode()
+    except UnicodeEncodeError as error:  # half a pair of surrogates, which JSON can write
+        raise WireError(_LENGTH_SIZE, "the name of a tensor is no text") from error
     entries = [
         (name, *_parse(name, entry, metadata.get(name), start)) for name, entry in header.items()
     ]

@@ -108,6 +108,7 @@ GOOD = {"a": entry(0, 4), "b": entry(4, 6)}
         ({"a": entry(0, 6, [6.0])}, "the entry of 'a' is damaged"),
         ({"a": entry(6, 0, [], "F4")}, "bytes"),
         ({"a": 3}, "the entry of 'a' is damaged"),
+        ({"\ud800": entry(0, 6)}, "the name of a tensor is no text"),
         ({**GOOD, "__metadata__": []}, "holds no object"),
         ({**GOOD, "__metadata__": {"crc_num": "x"}}, "is no number"),
     ],
