@@ -19,6 +19,7 @@ from launcher.errors import LauncherError, reason_of
 from launcher.flags import FlagParser, did_you_mean
 from launcher.slot import find_slot
 from launcher.streams import StandardStreams
+from launcher.text import visible
 
 # command -> (module that carries it out, what it does)
 COMMANDS = {
@@ -105,7 +106,7 @@ def _end(work: Callable[[], int], as_json: bool) -> int:
 
 
 def _refuse(reason: str, exit_code: int, as_json: bool) -> int:
-    print(f"launcher: {reason}", file=sys.stderr)
+    print(f"launcher: {visible(reason)}", file=sys.stderr)
     if as_json:
         refusal = {"status": "refused", "exit_code": exit_code, "message": reason}
         print(json.dumps(refusal, indent=2))

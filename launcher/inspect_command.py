@@ -15,7 +15,7 @@ from launcher.cache_flags import add_cache_flags
 from launcher.console import make_console
 from launcher.errors import JobError
 from launcher.inspect_report import inspect
-from launcher.text import plural, shape, size
+from launcher.text import plural, shape, size, visible
 from workers.resharding.encryption import read_key
 from workers.resharding.errors import ReshardError
 from workers.resharding.picture import ranges
@@ -96,7 +96,8 @@ def _print_layouts(document: dict[str, Any]) -> Iterator[Table | str]:
         for name in names:
             item = document["parameters"][name]
             known = [item.get("dtype"), item.get("full_shape")]
-            yield "  " + " ".join([name, *(str(fact) for fact in known if fact is not None)])
+            facts = [str(fact) for fact in known if fact is not None]
+            yield "  " + " ".join([visible(name), *facts])
 
 
 def _described(item: dict[str, Any]) -> str:
@@ -113,7 +114,7 @@ def _table(titles: tuple[str, ...], rows: list[dict[str, Any]]) -> Table:
     for title in titles:
         table.add_column(title)
     for row in rows:
-        table.add_row(*(str(row[title]) for title in titles))
+        table.add_row(*(visible(str(row[title])) for title in titles))
     return table
 
 

@@ -35,6 +35,13 @@ def shape(dims: tuple[int, ...]) -> str:
     return " x ".join(map(str, dims)) or "scalar"
 
 
+def visible(text: str) -> str:
+    """Return a text out of a file, with ``\\x1b`` and the like for what commands a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
 def short(path: Path) -> str:
     """Return a path from the working directory, if it lies inside."""
     here = Path.cwd()
@@ -53,7 +60,7 @@ def initial(names: Sequence[str]) -> str:
 
 def listed(names: Sequence[str], most: int = 5) -> str:
     """Return the first names, and dots if there are more."""
-    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+    return ", ".join(map(visible, names[:most])) + (", ..." if len(names) > most else "")
 
 
 def plural(count: int, noun: str) -> str:

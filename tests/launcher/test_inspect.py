@@ -117,3 +117,15 @@ def test_a_pipe_is_refused_and_not_waited_for(
     os.mkfifo(tmp_path / "pipe.ckpt")
     assert main(["inspect", str(tmp_path / "pipe.ckpt")]) == 2
     assert "pipe.ckpt: cannot be read: it is a pipe" in capsys.readouterr().err
+
+
+def test_the_name_of_a_tensor_cannot_command_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, name = tmp_path / "net.ckpt", "w\x1b[2J\rü"
+    write_checkpoint(path, {name: np.ones(3, np.float32)})
+    assert shown(capsys, path)[2].split()[0] == r"w\x1b[2J\rü"
+    assert list(inspected(capsys, path)["parameters"]) == [name]
+    path.write_bytes(path.read_bytes() * 2)
+    assert main(["inspect", str(path)]) == 2
+    assert r"w\x1b[2J\rü has 24 bytes" in capsys.readouterr().err
