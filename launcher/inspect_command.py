@@ -92,7 +92,8 @@ def _print_layouts(document: dict[str, Any]) -> Iterator[Table | str]:
         item = document["parameters"][names[0]]
         yield ""
         yield f"{description}, on ranks {ranges(item['ranks'])}"
-        yield from ("  " + line for line in item["picture"])
+        if not item.get("unnamed_slices"):
+            yield from ("  " + line for line in item["picture"])
         for name in names:
             item = document["parameters"][name]
             known = [item.get("dtype"), item.get("full_shape")]
@@ -101,6 +102,8 @@ def _print_layouts(document: dict[str, Any]) -> Iterator[Table | str]:
 
 
 def _described(item: dict[str, Any]) -> str:
+    if item.get("unnamed_slices"):
+        return "slices that the strategy does not name"
     parts = [f"device matrix {item['device_matrix']}, tensor map {item['tensor_map']}"]
     options = {"optimizer shards": "optimizer_shard", "fields": "field_size", "rows": "split_sizes"}
     parts += [f"{title} {item[key]}" for title, key in options.items() if item[key]]

@@ -158,6 +158,8 @@ def _slices(checkpoint: SlicedCheckpoint) -> dict[str, Any]:
                 "dtype": saved.dtype,
                 "full_shape": list(saved.full_shape),
                 "holders": list(saved.holders),
+                "in_strategy": saved.in_strategy,
+                "unnamed_slices": name in checkpoint.unnamed_slices,
                 **_layout(saved.layout),
             }
             for name, saved in checkpoint.parameters.items()

@@ -12,6 +12,7 @@ import pytest
 
 from launcher.cli import main
 from workers.resharding.checkpoint_file import write_checkpoint
+from workers.resharding.strategy_file import read_strategy_file, write_strategy_file
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 CASE = FIXTURES / "layout_dp_mp" / "train_zero"
@@ -75,6 +76,24 @@ def test_slices_and_their_strategy_show_whole_shapes(capsys: pytest.CaptureFixtu
     assert document["parameters"]["matmul_weight"]["full_shape"] == [96, 16]
     assert len(document["files"]) == 8
     assert "  matmul_weight Float32 [96, 16]" in shown(capsys, *flags)
+
+
+def test_slices_that_the_strategy_does_not_name_are_not_shown_as_whole(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layouts = read_strategy_file(CASE / "train_strategy.ckpt")
+    write_strategy_file(tmp_path / "s.ckpt", {"matmul_weight": layouts["matmul_weight"]})
+    flags = (CASE / "slices", "--strategy", tmp_path / "s.ckpt")
+    found = inspected(capsys, *flags)["parameters"]
+    assert {name: (item["in_strategy"], item["unnamed_slices"]) for name, item in found.items()} == {
+        "matmul_weight": (True, False),
+        "moments.matmul_weight": (False, True),
+    }
+    assert shown(capsys, *flags)[-3:] == [
+        "",
+        "slices that the strategy does not name, on ranks 0-7",
+        "  moments.matmul_weight Float32 [24, 8]",
+    ]
 
 
 @pytest.mark.parametrize("name", ["train_strategy.ckpt", "stages"])
