@@ -7,6 +7,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from types import MappingProxyType
 
 from workers.resharding.ckpt_format import CRC_FOOTER_SIZE
@@ -66,10 +67,9 @@ def find_doubt(checkpoint: SlicedCheckpoint) -> ReshardError | None:
     largest = sorted(named, key=lambda name: -math.prod(parameters[name].full_shape))
     try:
         _compare_replicas(checkpoint, largest[:_LOOKED_AT], full=False)
-        for name in largest:
-            if len(parameters[name].replicas) > 1:
-                _refuse_copies(checkpoint, name)
-                break
+        split = (name for name in largest if len(parameters[name].replicas) > 1)
+        for name in islice(split, _LOOKED_AT):
+            _refuse_copies(checkpoint, name)
     except (ReplicaMismatchError, SharedFileError) as error:
         return error
     return None

@@ -92,3 +92,15 @@ def test_a_copy_of_the_file_of_another_rank_is_doubted(tmp_path: Path, save: Sav
     copy.write_bytes(source.read_bytes())
     doubt = find_doubt(open_checkpoint(pattern, strategy))
     assert isinstance(doubt, SharedFileError) and (doubt.first, doubt.second) == (1, 3)
+
+
+def test_copies_are_doubted_although_the_largest_parameter_is_constant(
+    tmp_path: Path, save: Save
+) -> None:
+    rows = Layout((4,), ((0,), ()))
+    tensors = {"w": W[:128], "zero": W * 0}
+    pattern, strategy = save(tmp_path, tensors, dict.fromkeys(tensors, rows))
+    source, copy = Path(pattern.format(rank=1)), Path(pattern.format(rank=3))
+    copy.write_bytes(source.read_bytes())
+    doubt = find_doubt(open_checkpoint(pattern, strategy))
+    assert isinstance(doubt, SharedFileError) and doubt.parameter == "w"
