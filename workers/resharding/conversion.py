@@ -186,12 +186,14 @@ def _pieces(outputs: Sequence[Output], number: int) -> Iterator[Piece]:
 def _tasks(pieces: Iterator[Piece]) -> Iterator[tuple[Piece, ...]]:
     """Group pieces of one file until they are as large as a task may be."""
     group: list[Piece] = []
+    held = 0
     for piece in pieces:
-        held = sum(each.nbytes for each in group) if len(group) < _TASK_PIECES else TASK_NBYTES
-        if group and (held + piece.nbytes > TASK_NBYTES or piece.output != group[0].output):
+        full = held + piece.nbytes > TASK_NBYTES or len(group) == _TASK_PIECES
+        if group and (full or piece.output != group[0].output):
             yield tuple(group)
-            group = []
+            group, held = [], 0
         group.append(piece)
+        held += piece.nbytes
     if group:
         yield tuple(group)
 
