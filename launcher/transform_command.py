@@ -41,6 +41,7 @@ from workers.resharding.verify import parse_checks, verify
 from workers.resharding.wanted import matches
 
 _RANK_IN_NAME = re.compile(r"[_-]?rank[_-]?\d+")
+_NO_TENSORS = ("str", "random_op")  # types of entries that need not become anything
 _LINES = 10  # that tell the progress where there is no terminal
 
 
@@ -72,7 +73,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="PATTERN",
         action="append",
         default=[],
-        help="parameters of the target strategy that the checkpoint may lack: head.*",
+        help="parameters that the checkpoint may lack, or have in a type that is unknown: head.*",
     )
     parser.add_argument("--key-file", metavar="FILE", help="key of encrypted files")
     add_cache_flags(parser)
@@ -135,17 +136,19 @@ def _plan(
 ) -> tuple[Conversion, dict[str, list[str]]]:
     """Return what to do, and the entries that are not converted, by reason."""
     parameters = checkpoint.parameters
-    odd = [name for name, saved in parameters.items() if saved.dtype not in STORAGE]
-    for name in odd:
-        saved = parameters[name]
-        if saved.in_strategy:
-            path = str(checkpoint.files[saved.holders[0]].path)
-            raise DtypeMismatchError(name, saved.dtype, saved.dtype, path)
     state = [
         name
         for name in parameters
         if not flags.with_optimizer_state and is_optimizer_state(name, parameters)
     ]
+    odd = [name for name, saved in parameters.items() if saved.dtype not in STORAGE]
+    for name in odd:
+        saved = parameters[name]
+        is_tensor = saved.in_strategy or saved.dtype not in _NO_TENSORS
+        if is_tensor and name not in state and not matches(name, flags.allow_missing):
+            path = str(checkpoint.files[saved.holders[0]].path)
+            error = DtypeMismatchError(name, saved.dtype, saved.dtype, path)
+            raise ValueError(f"{error}; to go on without, --allow-missing '{name}'")
     left_out = {"no tensor of a known type": odd, "optimizer state": state}
     dropped = {name for names in left_out.values() for name in names}
     names = [name for name in parameters if name not in dropped]

@@ -85,10 +85,10 @@ def test_slices_that_the_strategy_does_not_name_are_not_shown_as_whole(
     write_strategy_file(tmp_path / "s.ckpt", {"matmul_weight": layouts["matmul_weight"]})
     flags = (CASE / "slices", "--strategy", tmp_path / "s.ckpt")
     found = inspected(capsys, *flags)["parameters"]
-    assert {name: (item["in_strategy"], item["unnamed_slices"]) for name, item in found.items()} == {
-        "matmul_weight": (True, False),
-        "moments.matmul_weight": (False, True),
-    }
+    assert [(item["in_strategy"], item["unnamed_slices"]) for item in found.values()] == [
+        (True, False),  # matmul_weight
+        (False, True),  # moments.matmul_weight
+    ]
     assert shown(capsys, *flags)[-3:] == [
         "",
         "slices that the strategy does not name, on ranks 0-7",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from launcher import transform as transform_module
 from launcher.cli import main
 from workers.resharding import conversion as conversion_module
 from workers.resharding.checkpoint import open_checkpoint
+from workers.resharding.checkpoint_file import write_checkpoint
 from workers.resharding.strategy_file import read_strategy_file, write_strategy_file
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -193,6 +195,21 @@ def test_a_disk_that_fails_while_it_is_written_is_no_bad_input(
     said = f"whole: cannot be written: {os.strerror(error)}; the same command, given again"
     assert said in capsys.readouterr().err
     assert not (tmp_path / "whole").exists()
+
+
+def test_a_tensor_of_an_unknown_type_is_left_out_only_if_it_may_be(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_checkpoint(tmp_path / "a.ckpt", {"w": weight(), "emb": np.ones(2, np.float32)})
+    content = (tmp_path / "a.ckpt").read_bytes()
+    at = content.rindex(b"Float32")
+    (tmp_path / "a.ckpt").write_bytes(content[:at] + b"Float_8" + content[at + 7 :])
+    command = ["transform", str(tmp_path / "a.ckpt"), str(tmp_path / "whole"), "--json"]
+    assert main(command) == 2
+    told = "emb: elements of Float_8 .* are not supported; to go on without, --allow-missing 'emb'"
+    assert re.search(told, capsys.readouterr().err)
+    assert main([*command, "--allow-missing", "e*"]) == 0
+    assert report(capsys)["left_out"] == {"no tensor of a known type": ["emb"]}
 
 
 def test_what_the_strategy_names_and_no_file_has_is_told(
