@@ -105,6 +105,11 @@ class Layout:
         """Into how many parts the axes cut each dim, optimizer shards not counted."""
         return tuple(math.prod(self.device_matrix[axis] for axis in dim) for dim in self.axes)
 
+    @property
+    def part_count(self) -> int:
+        """Into how many parts the parameter is cut, by axes and by the optimizer."""
+        return math.prod(_grid(self).counts)
+
     def slice_shape(self, full_shape: Sequence[int]) -> tuple[int, ...]:
         """Return the shape of a slice before the optimizer cuts it: MindSpore's item 2."""
         return _divide(self, full_shape, self.split_counts)

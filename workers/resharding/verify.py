@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from types import MappingProxyType
@@ -21,12 +21,13 @@ from workers.resharding.errors import (
 )
 from workers.resharding.file_bytes import FileBytes, open_bytes
 from workers.resharding.index import CheckpointIndex
+from workers.resharding.layout import Layout
 from workers.resharding.remote.address import RemoteFile
-from workers.resharding.saved import SlicedCheckpoint
+from workers.resharding.saved import SavedParameter, SlicedCheckpoint
 
 _WINDOW_NBYTES = 4 << 20
 _SAMPLES = 16  # of each slice, 4 KiB each
-_LOOKED_AT = 4  # parameters, if nobody asked for a check
+_LOOKED_AT, _OF_ONE_LAYOUT = 4, 2  # parameters, if nobody asked for a check
 
 
 def verify_crc(checkpoint: SlicedCheckpoint) -> int:
@@ -63,16 +64,31 @@ def find_doubt(checkpoint: SlicedCheckpoint) -> ReshardError | None:
     parameters, files = checkpoint.parameters, checkpoint.files.values()
     if any(index.cipher or isinstance(index.path, RemoteFile) for index in files):
         return None  # a few bytes of such a file are not cheap
-    named = [name for name, saved in parameters.items() if saved.in_strategy]
-    largest = sorted(named, key=lambda name: -math.prod(parameters[name].full_shape))
+    largest = list(_telling(parameters))
+    held = ((name, len(parameters[name].holders)) for name in largest)
+    copied = (name for name, count in held if count > parameters[name].layout.part_count)
+    split = (name for name in largest if parameters[name].layout.part_count > 1)
     try:
-        _compare_replicas(checkpoint, largest[:_LOOKED_AT], full=False)
-        split = (name for name in largest if len(parameters[name].replicas) > 1)
+        _compare_replicas(checkpoint, islice(copied, _LOOKED_AT), full=False)
         for name in islice(split, _LOOKED_AT):
             _refuse_copies(checkpoint, name)
     except (ReplicaMismatchError, SharedFileError) as error:
         return error
     return None
+
+
+def _telling(parameters: Mapping[str, SavedParameter]) -> Iterator[str]:
+    """Yield the parameters of the strategy, the largest first, and two of each layout at most.
+
+    What is wrong with the files shows in all of one layout; a second one, as the first may be all
+    zeros.
+    """
+    named = [name for name, saved in parameters.items() if saved.in_strategy]
+    seen: Counter[Layout] = Counter()
+    for name in sorted(named, key=lambda name: -math.prod(parameters[name].full_shape)):
+        seen[parameters[name].layout] += 1
+        if seen[parameters[name].layout] <= _OF_ONE_LAYOUT:
+            yield name
 
 
 def _refuse_copies(checkpoint: SlicedCheckpoint, name: str) -> None:

@@ -104,3 +104,20 @@ def test_copies_are_doubted_although_the_largest_parameter_is_constant(
     copy.write_bytes(source.read_bytes())
     doubt = find_doubt(open_checkpoint(pattern, strategy))
     assert isinstance(doubt, SharedFileError) and doubt.parameter == "w"
+
+
+def test_the_wrong_order_is_doubted_although_no_large_parameter_has_replicas(
+    tmp_path: Path, save: Save
+) -> None:
+    # As tensor parallelism has it: each rank has its own part of a weight, two have one of a bias.
+    layouts = {name: Layout((2, 2), ((0, 1), ())) for name in "abcdef"}
+    tensors = {name: W + n for n, name in enumerate(layouts)}
+    layouts["bias"], tensors["bias"] = Layout((2, 2), ((1,),)), W[0]
+    pattern, strategy = save(tmp_path, tensors, layouts)
+    assert find_doubt(open_checkpoint(pattern, strategy)) is None
+    one, other = (Path(pattern.format(rank=rank)) for rank in (0, 1))
+    content = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(content)
+    doubt = find_doubt(open_checkpoint(pattern, strategy))
+    assert isinstance(doubt, ReplicaMismatchError) and doubt.parameter == "bias"
