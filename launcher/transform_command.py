@@ -159,7 +159,8 @@ def _plan(
         if matches(name, flags.allow_missing) or is_optimizer_state(name, targets or ())
     }
     stem = _RANK_IN_NAME.sub("", next(iter(checkpoint.files.values())).path.stem)
-    file_name = f"{stem or 'net'}.{flags.format}"
+    prefix = "net" if stem[:1] in ("", "-") else ""  # of rank_0-3_1.ckpt, -3_1 is left
+    file_name = f"{prefix}{stem}.{flags.format}"
     conversion = plan_conversion(checkpoint, names, targets, file_name, unneeded)
     left_out["in the strategy, but in no file"] = sorted(checkpoint.named - parameters.keys())
     return conversion, {reason: names for reason, names in left_out.items() if names}

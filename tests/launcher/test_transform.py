@@ -238,6 +238,26 @@ def test_files_that_look_swapped_are_told_while_they_are_transformed(
     assert main([*command, "--verify", "replicas"]) == 2
 
 
+@pytest.mark.parametrize(
+    ("name", "becomes"),
+    [
+        ("rank_{}.ckpt", "net.ckpt"),
+        ("rank_{}-3_1.ckpt", "net-3_1.ckpt"),
+        ("gpt_rank_{}-3_1.ckpt", "gpt-3_1.ckpt"),
+    ],
+)
+def test_a_new_file_has_the_name_of_the_source_without_its_rank(
+    name: str, becomes: str, tmp_path: Path
+) -> None:
+    shutil.copytree(CASE, tmp_path / "train")
+    for rank in range(8):
+        folder = tmp_path / "train" / "slices" / f"rank_{rank}"
+        (folder / "parallel-2_2.ckpt").rename(folder / name.format(rank))
+    source = str(tmp_path / "train" / "slices")
+    assert main(["transform", source, str(tmp_path / "whole"), *SOURCE[1:]]) == 0
+    assert [path.name for path in (tmp_path / "whole").iterdir()] == [becomes]
+
+
 def test_at_least_one_process_is_needed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert transform(tmp_path / "whole", "--processes", "0") == 2
     assert "--processes: 0 is none; give 1 or more" in capsys.readouterr().err
