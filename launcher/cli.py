@@ -63,7 +63,11 @@ exit codes:
 def main(argv: Sequence[str] | None = None) -> int:
     """Carry out a command line and return the exit code of the process."""
     with StandardStreams() as streams:
-        exit_code = _execute(sys.argv[1:] if argv is None else argv)
+        try:
+            exit_code = _execute(sys.argv[1:] if argv is None else argv)
+        except KeyboardInterrupt:  # while a command is imported, too
+            print("launcher: interrupted", file=sys.stderr)
+            exit_code = INTERRUPTED
         sys.stdout.flush()
         if streams.output.failure is not None:
             print(f"launcher: standard output: {streams.output.failure.strerror}", file=sys.stderr)
@@ -100,9 +104,6 @@ def _end(work: Callable[[], int], as_json: bool) -> int:
         return _refuse(str(error), error.exit_code, as_json)
     except OSError as error:  # later ones are LauncherErrors
         return _refuse(reason_of(error), REFUSED, as_json)
-    except KeyboardInterrupt:
-        print("launcher: interrupted", file=sys.stderr)
-        return INTERRUPTED
 
 
 def _refuse(reason: str, exit_code: int, as_json: bool) -> int:

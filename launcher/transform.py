@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing import connection
 from pathlib import Path
 
@@ -81,7 +82,8 @@ def _carry_out_all(
         initargs=(conversion, folder),
     )
     try:
-        futures = {pool.submit(_carry_out_one, number): number for number in numbers}
+        with _without_interrupts():  # the parent hears them, and ends its children
+            futures = {pool.submit(_carry_out_one, number): number for number in numbers}
         for future in as_completed(futures):
             future.result()
             yield futures[future]
@@ -89,10 +91,19 @@ def _carry_out_all(
         pool.shutdown(cancel_futures=True)
 
 
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Hold Ctrl-C back until the block ends; processes that are started in it never hear of it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _begin(conversion: Conversion, folder: Path) -> None:
     _work.append((conversion, folder))
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it, too, and ends this
 
 
 def _end_with_parent() -> None:

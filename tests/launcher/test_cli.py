@@ -143,3 +143,14 @@ def test_ctrl_c_before_a_rank_starts_is_no_traceback(
     monkeypatch.setattr(fails, "error", KeyboardInterrupt())
     assert cli.main(NETWORK) == 130
     assert capsys.readouterr().err == "launcher: interrupted\n"
+
+
+def test_an_interrupt_while_a_command_is_imported_is_told_in_a_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(name: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("importlib.import_module", interrupted)
+    assert cli.main(["inspect", "net.ckpt"]) == 130
+    assert capsys.readouterr().err == "launcher: interrupted\n"

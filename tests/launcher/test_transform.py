@@ -212,6 +212,15 @@ def test_a_tensor_of_an_unknown_type_is_left_out_only_if_it_may_be(
     assert report(capsys)["left_out"] == {"no tensor of a known type": ["emb"]}
 
 
+def test_a_process_of_transform_never_hears_of_ctrl_c() -> None:
+    # It would say so with a traceback, the earlier in its life the longer.
+    code = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()))"
+    with transform_module._without_interrupts():
+        child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert child.stdout == "True\n"
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
 def test_what_the_strategy_names_and_no_file_has_is_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
