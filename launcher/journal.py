@@ -30,15 +30,16 @@ class Reached:
     rows: tuple[int, ...]  # of each file, before it
     inputs: str  # checksum of what it was predicted from
 
-    def uniform_ends(self) -> range:
-        """Return the row behind each batch, which have to be of one size."""
-        if not self.batches:
-            return range(0)
-        size, rest = divmod(self.rows[0], self.batches)
+    def uniform_ends(self) -> tuple[range, ...]:
+        """Return for each file the row behind each batch, which have to be of one size."""
+        return tuple(map(self._uniform_ends, self.rows))
+
+    def _uniform_ends(self, rows: int) -> range:
+        size, rest = divmod(rows, self.batches)
         if rest:
             what = "the batches of the evaluation are of different sizes"
             raise JobError.about("resume", what, "start over without it")
-        return range(size, self.rows[0] + 1, size)
+        return range(size, rows + 1, size)
 
 
 NOTHING = Reached(batches=0, rows=(), inputs="")

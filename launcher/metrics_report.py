@@ -17,14 +17,14 @@ def ask(
     job: Job,
     outputs: Path,
     labels: Path,
-    batch_ends: Sequence[int],
+    batch_ends: Sequence[Sequence[int]],
     environment: Mapping[str, str],
     threads: int,
 ) -> dict[str, Any]:
     """Return the value of each metric over all batches, in the order of the files.
 
     Args:
-        batch_ends: the row behind each batch.
+        batch_ends: the row behind each batch, of the outputs and of the labels.
 
     Raises:
         ReportError: the loss or a metric of the job cannot be used; the child's words say why.
@@ -32,7 +32,7 @@ def ask(
     request = {
         "outputs": str(outputs),
         "labels": str(labels),
-        "batch_ends": list(batch_ends),
+        "batch_ends": [list(ends) for ends in batch_ends],
         "loss": job.loss,
         "metrics": job.metrics,
         "search_path": [str(folder) for folder in job.search_path],

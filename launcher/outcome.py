@@ -55,7 +55,7 @@ class Outcome:
     reports: Mapping[int, RankReport]  # of the ranks that said done
     outputs: tuple[Path, ...]  # verified: a file per output of the network, then the labels
     batches: int  # verified batches
-    batch_ends: Sequence[int] = ()  # the row behind each verified batch
+    batch_ends: Sequence[Sequence[int]] = ()  # for each file, the row behind each batch
     partial: tuple[Path, ...] = ()  # of a failed run: the verified batches
     restarts: tuple[Restarted, ...] = ()
     warnings: tuple[str, ...] = ()  # what could not be written down beside the result

@@ -30,8 +30,8 @@ class PredictionFiles(Protocol):
         """How many batches are verified."""
 
     @property
-    def batch_ends(self) -> Sequence[int]:
-        """The row of the first file behind each verified batch."""
+    def batch_ends(self) -> Sequence[Sequence[int]]:
+        """For each file, the row behind each verified batch."""
 
     def take(self, message: Prediction | PredictionDigest) -> None:
         """Write the batch, if it is one, and verify what can be verified of it.
@@ -73,7 +73,7 @@ class CommonFiles:
         # of each unverified batch: the rows behind it, and what it was predicted from
         self._written: deque[tuple[tuple[int, ...], str]] = deque()
         self._verified = before.rows  # rows behind the last verified batch
-        self.batch_ends = array("q", before.uniform_ends() if labelled else ())
+        self.batch_ends = [array("q", ends) for ends in before.uniform_ends()] if labelled else []
 
     @property
     def batches(self) -> int:
@@ -124,7 +124,9 @@ class CommonFiles:
         """Let readers see the batch that all ranks agree on now, and a later run go on from it."""
         before = self._verified
         self._verified, inputs = self._written.popleft()
-        self.batch_ends.append(self._verified[0])
+        self.batch_ends = self.batch_ends or [array("q") for _ in self._verified]
+        for ends, row in zip(self.batch_ends, self._verified, strict=True):
+            ends.append(row)
         self._results.show(self._verified)
         if self._journal is not None:
             self._journal.write(Reached(self.batches - 1, before, inputs))
@@ -150,8 +152,8 @@ class SharedFiles:
         return self._shares.batches
 
     @property
-    def batch_ends(self) -> Sequence[int]:
-        return self._shares.batch_ends
+    def batch_ends(self) -> Sequence[Sequence[int]]:
+        return [self._shares.batch_ends] * len(self._results.paths)
 
     def take(self, message: Prediction | PredictionDigest) -> None:
         rank, batch = message.rank, message.batch

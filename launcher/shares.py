@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from array import array
 from collections.abc import Mapping, Sequence
+from itertools import chain
 
 from launcher.agreement import SAME_DATA, VerificationError
 from launcher.journal import NOTHING, Reached
@@ -74,7 +75,7 @@ class Shares:
     def batch_ends(self) -> Sequence[int]:
         """The row behind each batch, as one process would have had them."""
         if not self._interleaved:
-            return [*self._before.uniform_ends(), *self._ends]
+            return [*chain(*self._before.uniform_ends()[:1]), *self._ends]
         return [*range(self._batch_rows, self.rows, self._batch_rows), self.rows]
 
     def finish(self, reports: Mapping[int, RankReport]) -> None:

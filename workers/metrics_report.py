@@ -21,12 +21,22 @@ from workers.spec import WorkerSpec
 
 
 def batches(
-    outputs: str, labels: str, batch_ends: Sequence[int]
+    outputs: str, labels: str, batch_ends: Sequence[Sequence[int]]
 ) -> Iterator[tuple[np.ndarray, ...]]:
-    """Yield the outputs and labels of each batch, as the ranks delivered them."""
-    files = [np.load(path, mmap_mode="r") for path in (outputs, labels)]
-    for start, end in pairwise((0, *batch_ends)):
-        yield tuple(np.array(file[start:end]) for file in files)
+    """Yield the outputs and labels of each batch, as the ranks delivered them.
+
+    Args:
+        batch_ends: the row behind each batch, of the outputs and of the labels: a network may
+            return a row for each token of a sample.
+    """
+    parts = (_parts(*file) for file in zip((outputs, labels), batch_ends, strict=True))
+    return zip(*parts, strict=True)
+
+
+def _parts(path: str, ends: Sequence[int]) -> Iterator[np.ndarray]:
+    rows = np.load(path, mmap_mode="r")
+    for start, end in pairwise((0, *ends)):
+        yield np.array(rows[start:end])
 
 
 def main() -> int:

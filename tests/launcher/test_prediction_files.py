@@ -172,7 +172,7 @@ def test_files_show_what_is_verified_while_the_run_goes_on(
     np.testing.assert_array_equal(np.load(folder.partial()), np.zeros((2, 3)))
     files.take(PredictionDigest.of(1, 1, [np.ones((2, 3))]))
     assert np.load(folder.partial(), mmap_mode="r").shape == (4, 3)
-    assert list(files.batch_ends) == [2, 4]
+    assert [list(ends) for ends in files.batch_ends] == [[2, 4]]
 
 
 def test_labels_have_a_file_of_their_own(folder: RunFolder) -> None:
@@ -180,6 +180,13 @@ def test_labels_have_a_file_of_their_own(folder: RunFolder) -> None:
         files.take(Prediction(0, 0, (np.zeros((2, 3)), np.arange(2))))
         assert files.publish({0: reports(1)[0]}) == (folder.predictions(), folder.labels)
     np.testing.assert_array_equal(np.load(folder.labels), [0, 1])
+
+
+def test_labels_may_have_other_rows_than_the_outputs(folder: RunFolder) -> None:
+    with closing(CommonFiles([0], folder, labelled=True)) as files:
+        files.take(Prediction(0, 0, (np.zeros((6, 3)), np.zeros((2, 3)))))  # a row for each token
+        files.take(Prediction(0, 1, (np.zeros((3, 3)), np.zeros((1, 3)))))
+        assert [list(ends) for ends in files.batch_ends] == [[6, 9], [2, 3]]
 
 
 def share(rank: int, batch: int, values: list[int], rows: Rows) -> Prediction:
@@ -194,7 +201,7 @@ def test_shares_are_put_in_the_order_of_the_input(folder: RunFolder) -> None:
         files.take(share(0, 1, [4], Rows(4)))
         np.testing.assert_array_equal(np.load(folder.partial()), [0, 1])
         files.take(share(1, 0, [2, 3], Rows(2)))
-        assert list(files.batch_ends) == [2, 4, 5]
+        assert files.batch_ends == [[2, 4, 5]]
         files.publish({0: done, 1: replace(done, batches=1)})
     np.testing.assert_array_equal(np.load(folder.predictions()), [0, 1, 2, 3, 4])
 
@@ -206,7 +213,7 @@ def test_what_shards_were_filled_up_with_is_cut_off(folder: RunFolder) -> None:
         for rank, values in enumerate([[0, 3], [1, 4], [2, 0]]):
             files.take(share(rank, 0, values, Rows(rank, step=3)))
         files.publish(dict.fromkeys(range(3), done))
-        assert files.batch_ends == [2, 4, 5]  # as one process would have had them
+        assert files.batch_ends == [[2, 4, 5]]  # as one process would have had them
     np.testing.assert_array_equal(np.load(folder.predictions()), [0, 1, 2, 3, 4])
 
 
