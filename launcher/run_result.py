@@ -16,6 +16,8 @@ from launcher.single_check import Difference
 from workers.protocol import RankReport
 from workers.resharding.remote.address import shown
 
+_NOT_SHOWN = ("metrics", "seen", "batch_rows")  # of what a rank reports
+
 
 @dataclass(frozen=True, kw_only=True)
 class RankResult:
@@ -39,7 +41,7 @@ class RankResult:
         if self.report is None:
             return place
         times = {phase: round(s, 4) for phase, s in self.report.phase_seconds.items()}
-        used = {k: v for k, v in asdict(self.report).items() if k not in ("metrics", "seen")}
+        used = {k: v for k, v in asdict(self.report).items() if k not in _NOT_SHOWN}
         return place | used | {"phase_seconds": times}
 
 

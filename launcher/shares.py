@@ -73,7 +73,7 @@ class Shares:
 
     @property
     def batch_ends(self) -> Sequence[int]:
-        """The row behind each batch, as one process would have had them."""
+        """The row behind each batch, as one process would have had them; once all are there."""
         if not self._interleaved:
             return [*chain(*self._before.uniform_ends()[:1]), *self._ends]
         return [*range(self._batch_rows, self.rows, self._batch_rows), self.rows]
@@ -95,6 +95,8 @@ class Shares:
         whole = next(iter(reports.values())).samples
         if self._interleaved:
             self._finish_shards(whole)
+            told = (report.batch_rows for report in reports.values())
+            self._batch_rows = max(filter(None, told), default=self._batch_rows)
         elif whole != self.rows or self._ahead:
             rank = min(self._batches, key=lambda rank: self._batches[rank])
             what = f"left a gap: of {whole} rows the first {self.rows} are there"

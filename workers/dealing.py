@@ -28,6 +28,10 @@ class Share(Protocol):
     def seen(self) -> str:
         """A checksum of what must be the same on all ranks."""
 
+    @property
+    def batch_rows(self) -> int | None:
+        """How many samples a batch of the whole has; None: this rank's batches are some of them."""
+
     def own(self, count: int) -> int:
         """Return how many of so many batches are of this share."""
 
@@ -61,6 +65,8 @@ def _numbers(spec: WorkerSpec, start: int, stop: int) -> range:
 class Picked:
     """Every rank reads its own batches from files, and no others."""
 
+    batch_rows = None
+
     def __init__(self, spec: WorkerSpec) -> None:
         self._spec, self._files = spec, DataFiles(spec.predict_data, spec.batch_size)
         self.samples, self.seen = self._files.samples, ""
@@ -75,6 +81,8 @@ class Picked:
 
 class Dealt:
     """Every rank sees all batches and predicts each n-th of them, whole as they are."""
+
+    batch_rows = None
 
     def __init__(self, spec: WorkerSpec) -> None:
         self._spec = spec
@@ -98,6 +106,7 @@ class Sharded:
     def __init__(self, spec: WorkerSpec) -> None:
         self._spec = spec
         self.samples, self.seen = samples_of_all_shards(spec), ""
+        self.batch_rows: int | None = None
 
     def own(self, count: int) -> int:
         return count - delivered_before(self._spec)
@@ -114,7 +123,8 @@ class Sharded:
     def _require_each_nth(self, batch: Batch) -> None:
         """Compare the first samples with those of the whole; a shard may not be a block of it."""
         spec = self._spec
-        whole = next(batches_of(make_whole_data(spec), spec.predict_data))
+        whole = next(batches_of(make_whole_data(spec), spec.predict_data, spec.batch_size))
+        self.batch_rows = samples_of(whole)
         for value, of_whole in zip(map(array_of, batch), map(array_of, whole)):
             expected = of_whole[spec.rank :: spec.rank_size][: len(value)]
             if not np.array_equal(value[: len(expected)], expected):

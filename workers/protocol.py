@@ -139,6 +139,7 @@ class RankReport:
     metrics: Mapping[str, Any] | None = None  # JSON values, from a rank that evaluated by itself
     samples: int | None = None  # of the whole data, from a rank that has a share of them
     seen: str = ""  # checksum of all the data that such a rank has seen
+    batch_rows: int | None = None  # of a batch of the whole data, where shards have their own
 
 
 @dataclass(frozen=True)

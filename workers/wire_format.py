@@ -225,6 +225,7 @@ def _read_done(fields: Mapping[str, Any]) -> Done:
         metrics=metrics,
         samples=None if report["samples"] is None else _count(report["samples"]),
         seen=_text(report["seen"]),
+        batch_rows=None if report["batch_rows"] is None else _count(report["batch_rows"]),
     )
     return Done(_count(fields["rank"]), told)
 

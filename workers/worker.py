@@ -177,6 +177,7 @@ class _Life:
             metrics=metrics,
             samples=self._share.samples if self._share is not None else None,
             seen=self._share.seen if self._share is not None else "",
+            batch_rows=self._share.batch_rows if self._share is not None else None,
         )
 
     def _load(self, wanted: Mapping[str, WantedParameter]) -> tuple[int, int, tuple[str, ...]]:

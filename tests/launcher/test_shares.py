@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -54,6 +55,15 @@ def test_interleaved_samples_are_whole(samples: int, ranks: int, filled_up: bool
     batches = {rank: int(filled_up or rank < samples) for rank in range(ranks)}
     shares.finish({r: report(batches[r], samples if filled_up else None) for r in range(ranks)})
     assert shares.rows == samples
+
+
+def test_shards_smaller_than_a_batch_are_measured_in_batches_of_the_whole() -> None:
+    # 6 samples in batches of 4: each of three shards has 2, and one process 4 and 2.
+    shares = Shares(range(3))
+    for rank in range(3):
+        shares.add(rank, 0, Rows(rank, step=3), 2)
+    shares.finish(dict.fromkeys(range(3), replace(report(1, 6), batch_rows=4)))
+    assert shares.batch_ends == [4, 6]
 
 
 def test_a_missing_batch_is_named() -> None:

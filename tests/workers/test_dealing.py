@@ -111,6 +111,13 @@ def test_a_mindspore_dataset_is_asked_how_many_samples_it_has(make_spec: MakeSpe
     assert share_of(make_spec(2, "each_nth")).samples is None
 
 
+def test_a_shard_knows_how_many_samples_a_batch_of_the_whole_has(make_spec: MakeSpec) -> None:
+    share = share_of(make_spec(1, "each_nth"))
+    ((batch,), _), = share.of(batches_of(make_data(make_spec(1, "each_nth")), "each_nth"))
+    assert (len(batch), share.batch_rows) == (2, 7)
+    assert share_of(make_spec(1, "plain")).batch_rows is None
+
+
 def test_shards_that_are_blocks_are_refused(make_spec: MakeSpec) -> None:
     with pytest.raises(InputError, match="shard 0 of 3 does not start with samples 0, 3"):
         whole(make_spec, "blocks")
