@@ -41,7 +41,7 @@ class Evaluation:
         Raises:
             MetricsError: they gave no loss or no metrics.
         """
-        self._source = spec.predict_data
+        self._source, self._batch_size = spec.predict_data, spec.batch_size
         self._sink_mode = spec.dataset_sink_mode
         self._loss = _make_loss(spec)
         self._metrics = _make_metrics(spec)
@@ -60,7 +60,7 @@ class Evaluation:
             model = Model(network, metrics=self._metrics, eval_network=evaluate)
         else:
             model = Model(network, self._loss, metrics=self._metrics)
-        batches = _Batches(data, self._source)
+        batches = _Batches(data, self._source, self._batch_size)
         try:
             values = model.eval(batches.dataset, [_Watch(deliver)], self._sink_mode)
         except RuntimeError as error:  # MindSpore's own words for what the user's code raised
@@ -101,8 +101,8 @@ class _Watch(Callback):  # type: ignore[misc]
 class _Batches:
     """The user's data as a MindSpore dataset, and what went wrong while it was read."""
 
-    def __init__(self, data: Any, source: str) -> None:
-        self._data, self._source = data, source
+    def __init__(self, data: Any, source: str, batch_size: int | None) -> None:
+        self._data, self._source, self._batch_size = data, source, batch_size
         self.failure: Exception | None = None
         if isinstance(data, Dataset):
             self.dataset = data
@@ -113,7 +113,8 @@ class _Batches:
 
     def _read(self) -> Iterator[tuple[np.ndarray, ...]]:
         try:
-            for number, batch in enumerate(batches_of(self._data, self._source)):
+            batches = batches_of(self._data, self._source, self._batch_size)
+            for number, batch in enumerate(batches):
                 require_labelled(batch, self._source, f"batch {number}")
                 yield tuple(map(array_of, batch))
         except Exception as error:

@@ -44,7 +44,8 @@ class SingleRuntime:
         self._model = mindspore.Model(self._network)
         if self._evaluates:
             self._evaluation, self._data = Evaluation(self._spec), make_data(self._spec)
-            self._batches = Batches(iter(()), count_batches(self._data))  # none to predict here
+            count = count_batches(self._data, self._spec.batch_size)
+            self._batches = Batches(iter(()), count)  # none to predict here
         else:
             self._first, self._batches = make_batches(self._spec, self._network)
 

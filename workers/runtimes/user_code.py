@@ -83,7 +83,9 @@ def make_batches(
         first, found = taken(data[0]), data.read_ahead(numbers)
         batches = Batches(map(taken, found), len(numbers))
     else:
-        parts = spec.rank_size if spec.shares_data and not is_sharded(spec) else 1
+        # A metric may be a mean over batches: those of an evaluation stay what the user made.
+        may_cut = spec.shares_data and not is_sharded(spec) and spec.task != "eval"
+        parts = spec.rank_size if may_cut else 1
         all_batches = map(taken, batches_of(data, source, spec.batch_size, parts))
         first = next(all_batches)
         skipped = 0 if spec.shares_data else spec.first_batch  # shares count what they skip

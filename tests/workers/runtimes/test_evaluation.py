@@ -115,6 +115,16 @@ def test_what_cannot_be_evaluated_with_is_refused_before_anything_runs(
     assert isinstance(caught.value, InputError)
 
 
+def test_whole_arrays_are_cut_into_batches_of_the_size_that_the_job_names(
+    make_spec: MakeSpec,
+) -> None:
+    delivered: list[tuple[np.ndarray, ...]] = []
+    spec = make_spec(task="eval", metrics=("accuracy",), batch_size=2)
+    data = (np.concatenate(SCORES), np.concatenate(LABELS))
+    assert Evaluation(spec).run(Passed(), data, delivered.append) == {"accuracy": 2 / 3}
+    assert [len(labels) for _, labels in delivered] == [2, 1]
+
+
 def test_a_batch_without_labels_is_named(evaluation: Callable[..., Evaluation]) -> None:
     data = [(SCORES[0], LABELS[0]), (SCORES[1],)]
     with pytest.raises(DataError, match="batch 1 is made of 1 values"):

@@ -1,0 +1,55 @@
+"""The batches that a rank runs the network on, whoever cuts them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from mindspore import nn
+
+from workers.runtimes.user_code import make_batches
+from workers.spec import WorkerSpec
+
+MakeSpec = Callable[..., WorkerSpec]
+
+DATA = """
+import numpy as np
+
+SAMPLES = np.arange(6, dtype=np.float32).reshape(3, 2)
+
+def whole():
+    return SAMPLES
+
+def labelled():
+    return SAMPLES, np.arange(3)
+"""
+
+
+@pytest.fixture
+def make_shared(make_spec: MakeSpec, tmp_path: Path) -> MakeSpec:
+    """Return a maker of specs of five ranks that share the data of a function of DATA."""
+    (tmp_path / "data.py").write_text(DATA)
+
+    def make(rank: int, data: str, **fields: object) -> WorkerSpec:
+        shared = {"rank": rank, "rank_size": 5, "parallel_mode": "data_parallel"}
+        return replace(make_spec(**shared, **fields), predict_data=f"{tmp_path}/data.py:{data}")
+
+    return make
+
+
+def sizes(spec: WorkerSpec) -> list[int]:
+    """Return how many samples each batch has."""
+    _, batches = make_batches(spec, nn.ReLU())
+    return [len(batch[0]) for batch in batches]
+
+
+def test_one_array_is_cut_for_the_ranks_that_share_it(make_shared: MakeSpec) -> None:
+    assert sizes(make_shared(0, "whole")) == [1, 1, 1]
+
+
+def test_a_batch_to_evaluate_stays_what_one_process_has(make_shared: MakeSpec) -> None:
+    assert sizes(make_shared(0, "labelled", task="eval", metrics=("mae",))) == [3]
+    named = make_shared(0, "labelled", task="eval", metrics=("mae",), batch_size=2)
+    assert sizes(named) == [2, 1]
