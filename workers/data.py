@@ -28,7 +28,7 @@ class DataError(InputError):
 
 
 def batches_of(
-    data: Any, source: str, batch_size: int | None = None, parts: int = 1
+    data: Any, source: str, batch_size: int | None = None, parts: int = 1, shard: bool = False
 ) -> Iterator[Any]:
     """Yield the inputs of each prediction: a tuple a batch, or a dict of inputs by name.
 
@@ -40,16 +40,18 @@ def batches_of(
         source: the name of the callable that returned ``data``, for errors.
         batch_size: cut tensors into batches of so many samples.
         parts: cut them into so many batches where there is no batch size.
+        shard: ``data`` are a part of the whole, and may have no samples.
 
     Raises:
         DataError: there is no batch, or one that is not made of tensors.
     """
     if is_tensor(data):
-        yield from _cut((data,), batch_size, parts)
+        batches = _cut((data,), batch_size, parts)
     elif _is_batch(data):
-        yield from _cut(_batch(data, source, "its return value"), batch_size, parts)
+        batches = _cut(_batch(data, source, "its return value"), batch_size, parts)
     else:
-        yield from _iterate(data, source)
+        batches = _iterate(data, source, may_be_empty=shard)
+    yield from filter(samples_of, batches) if shard else batches
 
 
 def _is_batch(data: Any) -> bool:
@@ -85,13 +87,13 @@ def _cut(
         yield with_tensors(batch, itemgetter(slice(start, start + size)))
 
 
-def _iterate(data: Any, source: str) -> Iterator[Any]:
+def _iterate(data: Any, source: str, may_be_empty: bool) -> Iterator[Any]:
     if not isinstance(data, Iterable) or isinstance(data, (str, bytes)):
         raise DataError(source, "its return value", _described(data))
     number = -1
     for number, batch in enumerate(data):
         yield _batch(batch, source, f"batch {number}")
-    if number < 0:
+    if number < 0 and not may_be_empty:
         raise DataError(source, "its return value", "empty")
 
 

@@ -19,7 +19,7 @@ from workers.nested import with_tensors
 from workers.runtimes.evaluation import Evaluation
 from workers.spec import WorkerSpec
 from workers.tensors import as_arguments, to_tensor
-from workers.user_data import is_sharded, make_data
+from workers.user_data import is_sharded, make_data, make_whole_data
 
 
 class NetworkError(InputError):
@@ -84,10 +84,13 @@ def make_batches(
         batches = Batches(map(taken, found), len(numbers))
     else:
         # A metric may be a mean over batches: those of an evaluation stay what the user made.
-        may_cut = spec.shares_data and not is_sharded(spec) and spec.task != "eval"
-        parts = spec.rank_size if may_cut else 1
-        all_batches = map(taken, batches_of(data, source, spec.batch_size, parts))
-        first = next(all_batches)
+        shard = is_sharded(spec)
+        parts = spec.rank_size if spec.shares_data and not shard and spec.task != "eval" else 1
+        all_batches = map(taken, batches_of(data, source, spec.batch_size, parts, shard))
+        first = next(all_batches, ())
+        if not first:  # the shard is empty: what the network is compiled with is of the whole
+            whole = batches_of(make_whole_data(spec), source, spec.batch_size)
+            return split_labels(taken(next(whole)), spec.task)[0], Batches(all_batches, 0)
         skipped = 0 if spec.shares_data else spec.first_batch  # shares count what they skip
         count = count_batches(data, spec.batch_size, parts)
         to_come = islice(chain((first,), all_batches), skipped, None)

@@ -24,6 +24,12 @@ def whole():
 
 def labelled():
     return SAMPLES, np.arange(3)
+
+def each_nth(num_shards, shard_id):
+    return SAMPLES[shard_id::num_shards]
+
+def one_by_one(num_shards, shard_id):
+    return np.split(SAMPLES, 3)[shard_id::num_shards]
 """
 
 
@@ -53,3 +59,13 @@ def test_a_batch_to_evaluate_stays_what_one_process_has(make_shared: MakeSpec) -
     assert sizes(make_shared(0, "labelled", task="eval", metrics=("mae",))) == [3]
     named = make_shared(0, "labelled", task="eval", metrics=("mae",), batch_size=2)
     assert sizes(named) == [2, 1]
+
+
+@pytest.mark.parametrize("data", ["each_nth", "one_by_one"])
+def test_a_shard_without_samples_compiles_for_those_of_the_whole(
+    make_shared: MakeSpec, data: str
+) -> None:
+    assert sizes(make_shared(2, data)) == [1]
+    (inputs,), batches = make_batches(make_shared(4, data), nn.ReLU())
+    assert inputs.shape[1:] == (2,)
+    assert list(batches) == []
