@@ -142,6 +142,12 @@ def _ranks(value: Any) -> Any:
     return text
 
 
+def _not_empty(values: tuple[str, ...]) -> tuple[str, ...]:
+    if not values:
+        raise ValueError("it is empty", "name one, accuracy for example, or leave it out")
+    return values
+
+
 def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
@@ -156,7 +162,9 @@ Seconds = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 EntryPoint = Annotated[str, AfterValidator(_entry_point)]
 Data = Annotated[str, AfterValidator(_data)]
 Metrics = Annotated[
-    tuple[Annotated[str, AfterValidator(_metric)], ...], BeforeValidator(split_list)
+    tuple[Annotated[str, AfterValidator(_metric)], ...],
+    BeforeValidator(split_list),
+    AfterValidator(_not_empty),
 ]
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 Source = Annotated[

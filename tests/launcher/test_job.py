@@ -269,6 +269,7 @@ def test_metrics_are_names_and_callables(job_file: Path) -> None:
     assert load_job(job_file, {}).metrics == ("loss", f"{job_file.parent}/metrics.py:make")
     assert load_job(job_file, {"metrics": "accuracy, loss"}).metrics == ("accuracy", "loss")
     assert "write pkg.module:name" in refuse(job_file, metrics="net:")
+    assert "it is empty; name one" in refuse(job_file, metrics=[])
 
 
 @pytest.mark.parametrize("given", ["x.npy", "x.npz:images", "x.safetensors", "shards"])
