@@ -226,6 +226,9 @@ class _Life:
         """Return the outputs of a batch, with its labels behind them where it has any."""
         inputs, labels = split_labels(batch, self._spec.task)
         outputs = self._runtime.predict(inputs)
+        if not outputs:
+            what = f"{self._spec.network}: construct returned nothing for batch {self._batches}"
+            raise InputError(f"{what}; let it return a Tensor, or a tuple or dict of them")
         if labels and len(outputs) != 1:
             raise InputError(
                 f"{self._spec.network} returns {len(outputs)} outputs, where an evaluation on"

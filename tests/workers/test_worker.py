@@ -289,6 +289,14 @@ def test_labels_follow_the_output_that_they_belong_to(live: Live) -> None:
     assert exit_code == 0
 
 
+def test_a_network_that_returns_nothing_is_bad_input(live: Live) -> None:
+    runtime = Multiplier()
+    runtime.predict = lambda batch: ()  # type: ignore[method-assign]
+    exit_code, messages = live(runtime)
+    assert exit_code == 2
+    assert "construct returned nothing for batch 0" in failure(messages).message
+
+
 def test_several_ranks_evaluate_networks_of_one_output_only(live: Live) -> None:
     runtime = Multiplier()
     runtime.batches = lambda: iter([(np.ones(2), np.ones(2))])  # type: ignore[method-assign]
