@@ -155,17 +155,23 @@ def _known(source: str, given: Any) -> dict[str, Any]:
             return dict(found)
     except (TypeError, KeyError, ValueError) as error:
         failure = error
+    fix = "a function that returns a dict of mindspore.train.Metric objects"
+    if source in names():  # it takes arguments, as the k of topk
+        what = f"metrics: MindSpore cannot make {source!r} from its name: {failure}"
+        raise MetricsError(what, f"name {fix}") from failure
     what = f"metrics: {source!r} gives no metrics that MindSpore has"
-    fix = f"name some of {', '.join(sorted(names()))}, or a function that returns a dict of"
-    raise MetricsError(what, f"{fix} mindspore.train.Metric objects") from failure
+    fix = f"name some of {', '.join(sorted(names()))}, or {fix}"
+    raise MetricsError(what, fix) from failure
 
 
 def _plain(value: Any) -> Any:
-    """Return a metric's value as numbers and lists of them."""
+    """Return a metric's value as numbers, and lists and mappings of them."""
     if isinstance(value, mindspore.Tensor):
         value = value.asnumpy()
     if isinstance(value, (np.ndarray, np.generic)):
         return value.tolist()
-    if isinstance(value, Iterable) and not isinstance(value, (str, Mapping)):
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, Iterable) and not isinstance(value, str):
         return [_plain(item) for item in value]
     return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,8 +21,9 @@ from workers.spec import WorkerSpec
 MakeSpec = Callable[..., WorkerSpec]
 
 FACTORIES = """
-from mindspore import nn
-from mindspore.train import Accuracy, MAE
+import numpy as np
+from mindspore import Tensor, nn
+from mindspore.train import Accuracy, MAE, Metric
 
 def loss():
     return nn.SoftmaxCrossEntropyWithLogits(sparse=True, reduction="mean")
@@ -31,6 +33,17 @@ def metrics():
 
 def one_metric():
     return Accuracy()
+
+class Spread(Metric):
+    def clear(self):
+        self.scores = []
+
+    def update(self, scores, labels):
+        self.scores.append(scores.asnumpy())
+
+    def eval(self):
+        scores = np.concatenate(self.scores)
+        return {"most": scores.max(), 0: Tensor(scores[0]), "of": (len(scores), np.int64(2))}
 
 def nothing():
     return None
@@ -103,6 +116,7 @@ def test_metrics_have_the_names_that_the_user_gives_them(
     [
         (None, ("accuracy", "loss"), "the metric loss needs a loss; add loss"),
         (None, ("acuracy",), "'acuracy' gives no metrics .* name some of .*accuracy"),
+        (None, ("topk",), "cannot make 'topk' from its name: .*'k'; name a function that returns"),
         (None, (":nothing",), "nothing' gives no metrics"),
         ("nothing", ("accuracy",), "it returned something of type NoneType"),
     ],
