@@ -111,14 +111,15 @@ def _batch(batch: Any, source: str, where: str) -> Any:
     return dict(batch) if isinstance(batch, Mapping) else tuple(batch)
 
 
-def require_labelled(batch: tuple[Any, ...], source: str, where: str) -> None:
+def require_labelled(batch: Any, source: str, where: str) -> None:
     """Check that a batch can be evaluated.
 
     Raises:
         DataError: it is no pair of an input and its labels.
     """
-    if len(batch) != 2:
-        found = f"made of {len(batch)} values, where an evaluation needs (input, label)"
+    if isinstance(batch, Mapping) or len(batch) != 2:
+        values = "values by name" if isinstance(batch, Mapping) else f"{len(batch)} values"
+        found = f"made of {values}, where an evaluation needs (input, label)"
         raise DataError(source, where, found)
 
 

@@ -139,10 +139,21 @@ def test_whole_arrays_are_cut_into_batches_of_the_size_that_the_job_names(
     assert [len(labels) for _, labels in delivered] == [2, 1]
 
 
+def test_what_a_metric_of_the_user_returns_can_be_written_as_json(
+    evaluation: Callable[..., Evaluation],
+) -> None:
+    values = evaluation(metrics=(":Spread",)).run(Passed(), pairs(), lambda outputs: None)
+    assert values == {"Spread": {"most": 3.0, "0": [3.0, 1.0], "of": [3, 2]}}
+    assert json.loads(json.dumps(values)) == values
+
+
 def test_a_batch_without_labels_is_named(evaluation: Callable[..., Evaluation]) -> None:
     data = [(SCORES[0], LABELS[0]), (SCORES[1],)]
     with pytest.raises(DataError, match="batch 1 is made of 1 values"):
         evaluation().run(Passed(), data, lambda outputs: None)
+    named = [{"scores": SCORES[0], "labels": LABELS[0]}]  # which of them are the labels?
+    with pytest.raises(DataError, match="batch 0 is made of values by name, where .*input, label"):
+        evaluation().run(Passed(), named, lambda outputs: None)
 
 
 def test_an_error_in_the_data_of_the_user_comes_through(
