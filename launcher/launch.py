@@ -21,7 +21,7 @@ from launcher.labels import accuracy, read_labels
 from launcher.outcome import Limits, Outcome, RootCause
 from launcher.placement import Placement, count_ranks, place
 from launcher.rank_table import RankTable, load_rank_table
-from launcher.run_folder import RunFolder
+from launcher.run_folder import RunFolder, withdraw
 from launcher.run_result import RankResult, Result
 from launcher.runner import Watch, run_ranks
 from launcher.single_check import SingleCheckError, compare_with_single
@@ -125,7 +125,8 @@ def _evaluated(result: Result, prepared: Prepared, outcome: Outcome) -> Result:
     try:
         return replace(result, metrics=_metrics(prepared, outcome))
     except ReportError as error:
-        return _failed(result, error, error.exit_code, result.folder)
+        failed = _failed(result, error, error.exit_code, result.folder)
+        return replace(failed, predictions=(), partial=withdraw(outcome.outputs))
 
 
 def _metrics(prepared: Prepared, outcome: Outcome) -> Mapping[str, Any]:
@@ -161,8 +162,7 @@ def _checked(result: Result, prepared: Prepared, limits: Limits) -> Result:
         return replace(result, single=found)
     except SingleCheckError as error:
         failed = _failed(result, error, error.exit_code, error.log)
-        partial = folder.withdraw_results(len(result.predictions))
-        return replace(failed, predictions=(), partial=partial)
+        return replace(failed, predictions=(), partial=withdraw(result.predictions))
 
 
 def _failed(result: Result, error: Exception, exit_code: int, log: Path) -> Result:

@@ -12,7 +12,7 @@ import errno
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,13 +155,10 @@ class RunFolder:
         """The files of verified batches of a run that is not finished."""
         return tuple(sorted(self._arrays(".partial.npy")))
 
-    def withdraw_results(self, count: int) -> tuple[Path, ...]:
-        """Take their name from results that turned out wrong; they stay as partial ones."""
-        withdrawn = []
-        for index in range(count):
-            path = self.predictions(index, count)
-            withdrawn.append(path.replace(partial_of(path)))
-        return tuple(withdrawn)
+
+def withdraw(results: Sequence[Path]) -> tuple[Path, ...]:
+    """Take their names from results of a run that failed after all; they stay as partial ones."""
+    return tuple(path.replace(partial_of(path)) for path in results)
 
 
 def partial_of(path: Path) -> Path:

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 import launcher
-from launcher import cli, launch
+from launcher import cli, launch, metrics_report
 from launcher.engines.engine import Starter
-from launcher.errors import FolderInUseError, RankTableError
+from launcher.errors import FolderInUseError, RankTableError, ReportError
 from launcher.job import Job
 from launcher.outcome import Limits, Outcome, RootCause
 from launcher.rank_table import RankTableTimeout
@@ -60,13 +60,15 @@ class Ranks:
                 outputs=(),
                 batches=0,
             )
-        np.save(folder.predictions(), np.eye(4, 3, dtype=np.float32))  # classes 0, 1, 2, 0
+        outputs = folder.results(1 + (specs[0].task == "eval"), specs[0].task == "eval")
+        for path in outputs:
+            np.save(path, np.eye(4, 3, dtype=np.float32))  # classes 0, 1, 2, 0
         return Outcome(
             exit_code=0,
             cause=None,
             followers=0,
             reports={spec.rank: REPORT for spec in specs},
-            outputs=(folder.predictions(),),
+            outputs=tuple(outputs),
             batches=1,
         )
 
@@ -114,6 +116,21 @@ def test_the_summary_is_written_as_json(ranks: Ranks, make_job: MakeJob, tmp_pat
     ]
     assert [rank["bytes_read"] for rank in written["ranks"]] == [8, 8]
     assert written["job"]["network"] == "net:make"
+
+
+def test_outputs_that_could_not_be_evaluated_are_no_result(
+    ranks: Ranks, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise ReportError(1, "the metric raised")
+
+    monkeypatch.setattr(metrics_report, "ask", fail)
+    values = {"task": "eval", "network": "net:make", "dataset": "net:data"}
+    result = launcher.run(launcher.load_job(**values, ranks=2, output="out"))
+    assert (result.exit_code, result.predictions) == (1, ())
+    left = ["predictions.partial.npy", "labels.partial.npy"]
+    assert [path.name for path in result.partial] == left
+    assert {path.name for path in (tmp_path / "out").glob("*.npy")} == set(left)
 
 
 def test_the_summary_of_a_failed_run_is_written_too(
