@@ -24,6 +24,19 @@ _ENTRY_POINT_KEYS = ("network", "loss")
 _DATA_KEYS = ("predict_data", "dataset")
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML in which no key stands twice: of two values, one would be lost without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                what = f"the key {key.value!r} stands there twice"
+                raise yaml.constructor.ConstructorError(problem=what, problem_mark=key.start_mark)
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+
 def load_job(path: Path | None, flags: Mapping[str, Any]) -> Job:
     """Return the job of a file (or none) with ``flags`` on top of it.
 
@@ -58,7 +71,7 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except yaml.YAMLError as error:
         problem = Problem("", " ".join(str(error).split()), "mend the YAML")
         raise JobError(str(path), [problem]) from error

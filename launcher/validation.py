@@ -49,6 +49,10 @@ def _problem(details: ErrorDetails, known: Collection[str], root: str) -> Proble
             return Problem(where, "unknown key", did_you_mean(str(details["loc"][-1]), known))
         case "missing":
             return Problem(where, "missing", "add it")
+        case "string_type" if given is None:
+            return Problem(where, "no value", "write one behind it")
+        case "string_type" if isinstance(given, list | dict):
+            return Problem(where, f"{_shown(given)} is not a string", "write one value")
         case "string_type":
             return Problem(where, f"{_shown(given)} is not a string", f'write "{_shown(given)}"')
         case "literal_error":

@@ -100,7 +100,8 @@ def test_a_tilde_is_the_home_directory_in_files_and_flags(
 ) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     paths = {"checkpoint": "~/ck/rank_{rank}", "output": "~/out", "network": "~/net.py:make"}
-    job_file.write_text(GOOD + "".join(f"{key}: {path}\n" for key, path in paths.items()))
+    in_file = {"predict_data": "net:data"} | paths
+    job_file.write_text("".join(f"{key}: {path}\n" for key, path in in_file.items()))
     expected = ("/home/me/ck/rank_{rank}", Path("/home/me/out"), "/home/me/net.py:make")
     for job in (load_job(job_file, {}), load_job(None, {"predict_data": "net:data"} | paths)):
         assert (job.checkpoint, job.output, job.network) == expected
@@ -162,6 +163,21 @@ def test_a_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
 def test_broken_yaml_is_refused_with_its_line(job_file: Path) -> None:
     job_file.write_text("network: [net\npredict_data: x\n")
     assert "line 2" in refuse(job_file)
+
+
+def test_a_key_that_stands_twice_is_refused(job_file: Path) -> None:
+    job_file.write_text("network: a:b\npredict_data: x:y\nnetwork: c:d\n")
+    assert "the key 'network' stands there twice" in (said := refuse(job_file))
+    assert "line 3" in said
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [("", "no value; write one behind it"), ("[a:b]", "['a:b'] is not a string; write one value")],
+)
+def test_what_is_no_text_is_refused(job_file: Path, value: str, said: str) -> None:
+    job_file.write_text(f"network: {value}\npredict_data: x:y\n")
+    assert f"network: {said}" in refuse(job_file)
 
 
 @pytest.mark.parametrize("text", ["", "- network", "just words", "1: 2"])
