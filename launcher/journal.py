@@ -31,15 +31,9 @@ class Reached:
     inputs: str  # checksum of what it was predicted from
 
     def uniform_ends(self) -> tuple[range, ...]:
-        """Return for each file the row behind each batch, which have to be of one size."""
-        return tuple(map(self._uniform_ends, self.rows))
-
-    def _uniform_ends(self, rows: int) -> range:
-        size, rest = divmod(rows, self.batches)
-        if rest:
-            what = "the batches of the evaluation are of different sizes"
-            raise JobError.about("resume", what, "start over without it")
-        return range(size, rows + 1, size)
+        """Return for each file the row behind each batch, which were of one size."""
+        sizes = (rows // self.batches for rows in self.rows)
+        return tuple(range(size, size * self.batches + 1, size) for size in sizes)
 
 
 NOTHING = Reached(batches=0, rows=(), inputs="")

@@ -73,6 +73,8 @@ class CommonFiles:
         # of each unverified batch: the rows behind it, and what it was predicted from
         self._written: deque[tuple[tuple[int, ...], str]] = deque()
         self._verified = before.rows  # rows behind the last verified batch
+        self._uniform = True  # all batches so far had as many rows
+        self._labelled = labelled
         self.batch_ends = [array("q", ends) for ends in before.uniform_ends()] if labelled else []
 
     @property
@@ -128,8 +130,10 @@ class CommonFiles:
         for ends, row in zip(self.batch_ends, self._verified, strict=True):
             ends.append(row)
         self._results.show(self._verified)
-        if self._journal is not None:
+        if self._journal is not None and (self._uniform or not self._labelled):
             self._journal.write(Reached(self.batches - 1, before, inputs))
+        sizes = ((b * self.batches, v * (self.batches - 1)) for b, v in zip(before, self._verified))
+        self._uniform = self._uniform and all(mean == now for mean, now in sizes)
 
 
 class SharedFiles:
@@ -143,7 +147,7 @@ class SharedFiles:
         journal: Journal | None = None,
         before: Reached = NOTHING,
     ) -> None:
-        self._shares = Shares(ranks, before)
+        self._shares = Shares(ranks, before, labelled)
         self._results = ResultFiles(folder, labelled, before.rows)
         self._journal = journal
 

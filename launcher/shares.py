@@ -20,8 +20,16 @@ _FIX = (
 class Shares:
     """Which rows of the whole outputs the ranks have delivered."""
 
-    def __init__(self, ranks: Sequence[int], before: Reached = NOTHING) -> None:
-        """Begin behind what an earlier run has verified."""
+    def __init__(
+        self, ranks: Sequence[int], before: Reached = NOTHING, labelled: bool = False
+    ) -> None:
+        """Begin behind what an earlier run has verified.
+
+        Args:
+            labelled: batches are evaluated, so a later run has to know where each one ends.
+        """
+        self._labelled = labelled
+        self._uniform = before.batches  # so many of the first batches had as many rows
         self.rows = before.rows[0] if before.rows else 0  # that are there without a gap
         self.batches = before.batches  # that were delivered
         self._interleaved = False  # each rank has each n-th row, and not whole batches
@@ -57,7 +65,10 @@ class Shares:
         else:
             heapq.heappush(self._ahead, (rows.start, rows.start + count))
             while self._ahead and self._ahead[0][0] == self.rows:
-                _, self.rows = heapq.heappop(self._ahead)
+                start, self.rows = heapq.heappop(self._ahead)
+                number = self._before.batches + len(self._ends)
+                if self._uniform == number and start * (number + 1) == self.rows * number:
+                    self._uniform += 1
                 self._ends.append(self.rows)
 
     def reached(self, files: int) -> Reached:
@@ -67,8 +78,10 @@ class Shares:
             rows = batches * self._batch_rows
         else:
             whole = max(0, len(self._ends) - 1)
+            if self._labelled:
+                whole = min(whole, self._uniform - self._before.batches)
             batches = self._before.batches + whole
-            rows = self._ends[-2] if whole else sum(self._before.rows[:1])
+            rows = self._ends[whole - 1] if whole else sum(self._before.rows[:1])
         return Reached(batches, (rows,) * files, "")
 
     @property

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from launcher.agreement import VerificationError
-from launcher.journal import Reached
+from launcher.journal import NOTHING, Journal, Reached, read_reached
 from launcher.prediction_files import CommonFiles, SharedFiles
 from launcher.run_folder import RunFolder
 from workers.protocol import Prediction, PredictionDigest, RankReport, Rows
@@ -187,6 +187,20 @@ def test_labels_may_have_other_rows_than_the_outputs(folder: RunFolder) -> None:
         files.take(Prediction(0, 0, (np.zeros((6, 3)), np.zeros((2, 3)))))  # a row for each token
         files.take(Prediction(0, 1, (np.zeros((3, 3)), np.zeros((1, 3)))))
         assert [list(ends) for ends in files.batch_ends] == [[6, 9], [2, 3]]
+
+
+@pytest.mark.parametrize(("labelled", "expected"), [(False, (4, (16, 4))), (True, (2, (8, 2)))])
+def test_what_is_evaluated_goes_on_from_where_batches_had_one_size(
+    folder: RunFolder, labelled: bool, expected: tuple[int, tuple[int, ...]]
+) -> None:
+    with (
+        closing(Journal(folder.progress, {}, NOTHING)) as journal,
+        closing(CommonFiles([0], folder, labelled, journal)) as files,
+    ):
+        for batch, size in enumerate([4, 4, 5, 3, 4]):  # after 4 batches the mean is 4 again
+            files.take(Prediction(0, batch, (np.zeros((size, 2)), np.zeros(1))))
+    reached = read_reached(folder.progress, {})
+    assert (reached.batches, reached.rows) == expected
 
 
 def share(rank: int, batch: int, values: list[int], rows: Rows) -> Prediction:

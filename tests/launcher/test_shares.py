@@ -66,6 +66,22 @@ def test_shards_smaller_than_a_batch_are_measured_in_batches_of_the_whole() -> N
     assert shares.batch_ends == [4, 6]
 
 
+@pytest.mark.parametrize(
+    ("labelled", "expected"),
+    [(False, [(0, 0), (1, 4), (2, 8), (3, 13), (4, 16)]), (True, [(0, 0), (1, 4), (2, 8)])],
+)
+def test_an_evaluation_goes_on_from_where_batches_had_one_size(
+    labelled: bool, expected: list[tuple[int, int]]
+) -> None:
+    sizes = [4, 4, 5, 3, 4]  # after 4 batches the mean is 4 again
+    shares, reached = Shares([0], labelled=labelled), []
+    for number, size in enumerate(sizes):
+        shares.add(0, number, Rows(sum(sizes[:number])), size)
+        found = shares.reached(1)
+        reached.append((found.batches, *found.rows))
+    assert reached == expected + expected[-1:] * (len(sizes) - len(expected))
+
+
 def test_a_missing_batch_is_named() -> None:
     shares = Shares([0, 1])
     shares.add(0, 0, Rows(0), 2)
