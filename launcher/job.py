@@ -63,9 +63,11 @@ class Job(BaseModel):
     loss: EntryPoint | None = None
     """To evaluate: callable that returns the loss; the metric loss needs it."""
     metrics: Metrics = ("accuracy",)
-    """To evaluate: names that MindSpore knows, or a callable that returns {name: Metric}."""
+    """To evaluate: names that MindSpore knows, or a callable that returns {name: Metric}, as for
+    metrics that take arguments: topk, confusion_matrix."""
     batch_size: Count | None = None
-    """Samples of a batch, for data callables that take batch_size; of files 32 if not given."""
+    """Samples of a batch: data callables that take batch_size are given it, whole arrays and
+    files are cut so; files into 32 if not given."""
     dataset_sink_mode: bool = False
     """To evaluate on one device that can: let it fetch the batches by itself."""
     ranks: Count | None = None
