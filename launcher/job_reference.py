@@ -40,8 +40,8 @@ def markdown() -> str:
     lines = [
         "# The keys of a job",
         "",
-        "A job file is YAML. Each key is also a flag, with `-` for `_`, and a keyword of"
-        " `launcher.load_job`;",
+        "A job file is YAML. Each key but `search_path` is also a flag, with `-` for `_`, and each"
+        " a keyword of `launcher.load_job`;",
         "flags win over the file, and `--set key=value` sets any key. Paths in a file are relative"
         " to the file.",
         "",
