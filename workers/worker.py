@@ -215,8 +215,8 @@ class _Life:
     def _batches_to_come(self) -> Iterator[tuple[Any, ...]]:
         """Return the batches, and say how many they are, if they know and this rank delivers."""
         batches = self._runtime.batches()
-        count = length_hint(batches)
-        if self._share is not None:
+        count = length_hint(batches)  # 0: nobody knows
+        if count and self._share is not None:
             count = self._share.own(count)
         if count and (self._share is not None or self._spec.rank == OWNER_RANK):
             self._link.expects(count)

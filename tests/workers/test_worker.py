@@ -18,6 +18,7 @@ from workers.errors import PeerLostError
 from workers.protocol import (
     PHASES,
     Done,
+    Expected,
     Failed,
     Message,
     PhaseEntered,
@@ -276,6 +277,23 @@ def test_the_device_may_name_the_class_of_a_runtime(tmp_path: Path) -> None:
     )
     runtime: Any = make_runtime(replace(SPEC, rank=1, device=f"{tmp_path}/own_runtime.py:Own"))
     assert runtime.rank == 1
+
+
+def test_a_resumed_shard_whose_data_do_not_count_says_nothing_of_what_is_to_come(
+    live: Live, tmp_path: Path
+) -> None:
+    (tmp_path / "data.py").write_text(
+        "import numpy as np\n"
+        "def shard(num_shards, shard_id):\n"
+        "    yield np.zeros((8, 3), np.float32)[shard_id::num_shards]\n"
+    )
+    runtime = Multiplier()
+    runtime.inputs = [np.zeros((2, 3), np.float32)] * 2
+    shared = {"predict_data": f"{tmp_path}/data.py:shard", "parallel_mode": "data_parallel"}
+    exit_code, messages = live(runtime, first_batch=2, **shared)  # each rank delivered one
+    assert exit_code == 0, failure(messages).traceback
+    assert not [m for m in messages if isinstance(m, Expected)]
+    assert [m.batch for m in messages if isinstance(m, Prediction)] == [1]
 
 
 def test_labels_follow_the_output_that_they_belong_to(live: Live) -> None:
