@@ -140,10 +140,8 @@ class Link:
 
     def _offer_slots(self) -> Slots | None:
         slots = Slots()
-        self._send(Offered(self.rank, slots.pid, slots.descriptor, slots.name))
-        self._awaited += 1
-        while self._awaited:
-            self._hear()
+        self._refused = True  # unless the collector says otherwise
+        self._tell(Offered(self.rank, slots.pid, slots.descriptor, slots.name))
         if self._refused:
             slots.close()
             return None

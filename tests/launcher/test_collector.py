@@ -98,6 +98,23 @@ def test_it_hears_the_predictions_of_a_rank_through_its_link(collector: Collecto
         np.testing.assert_array_equal(found, expected)
 
 
+def test_a_rank_that_got_no_answer_goes_on_without(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.link.PATIENCE_MS", 200)
+    heard: list[Message] = []
+    with closing(Link(spec_of(0, collector.address))) as link, ThreadPoolExecutor() as threads:
+        refused = threads.submit(link.expects, -1)  # the collector answers no nonsense
+        while not refused.done():
+            collector.socket.poll(50)
+            heard += collector.receive()
+        sent = threads.submit(link.predictions, 0, [np.zeros(2)], "")
+        while not sent.done() or not heard:
+            assert collector.socket.poll(PATIENCE_MS)
+            heard += collector.receive()
+    assert [type(message) for message in heard] == [Prediction]
+
+
 def test_a_rank_of_another_host_sends_its_arrays(
     collector: Collector, connect: Connect
 ) -> None:
