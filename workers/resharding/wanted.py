@@ -98,5 +98,5 @@ def _check_same_tensor(
             saved.full_shape,
             file.tensors[name].dims,
             str(file.path),
-            str(saved.layout),
+            str(saved.layout) if checkpoint.named else "",
         )

@@ -109,6 +109,18 @@ def test_a_wrong_strategy_shows_in_the_shape_that_the_slices_make(
     assert "is the strategy the one" in str(caught.value)
 
 
+def test_without_a_strategy_another_shape_is_that_of_another_network(
+    tmp_path: Path, want: Want
+) -> None:
+    write_checkpoint(tmp_path / "w.ckpt", {"w": W})
+    with pytest.raises(ShapeMismatchError) as caught:
+        plan_rank(open_checkpoint(str(tmp_path / "w.ckpt")), {"w": want((9, 4))}, rank=0)
+    assert str(caught.value) == (
+        f"w: the network wants shape [9, 4], {tmp_path}/w.ckpt holds [8, 4]; make the network as"
+        " the one that was saved, or if these are slices, name their strategy"
+    )
+
+
 def test_whole_tensors_in_the_place_of_slices_are_read_as_such(
     tmp_path: Path, want: Want
 ) -> None:

@@ -93,13 +93,19 @@ class ShapeMismatchError(ReshardError):
         saved: tuple[int, ...],
         slice_shape: tuple[int, ...],
         path: str,
-        layout: str,
+        layout: str,  # empty: there is no strategy, and the files hold whole tensors
     ) -> None:
         super().__init__(parameter, wanted, saved, slice_shape, path, layout)
         self.parameter, self.wanted, self.saved = parameter, wanted, saved
         self.slice_shape, self.path, self.layout = slice_shape, path, layout
 
     def __str__(self) -> str:
+        if not self.layout:
+            return (
+                f"{self.parameter}: the network wants shape {list(self.wanted)}, {self.path} holds"
+                f" {list(self.saved)}; make the network as the one that was saved, or if these are"
+                " slices, name their strategy"
+            )
         if self.slice_shape == self.wanted:
             advice = "the file holds the whole tensor: give one such file, without a strategy"
         else:
