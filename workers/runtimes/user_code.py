@@ -76,7 +76,10 @@ def make_batches(
     signature = inspect.signature(network.construct)
 
     def taken(batch: Any) -> tuple[Any, ...]:
-        return _positional(with_tensors(batch, _tensor), signature, source)
+        inputs = _positional(with_tensors(batch, _tensor), signature, source)
+        if spec.task != "eval":
+            _require_taken(inputs, signature, source)
+        return inputs
 
     if isinstance(data, DataFiles):
         numbers = own_batches(spec, len(data))
@@ -120,6 +123,16 @@ def _positional(batch: Any, signature: inspect.Signature, source: str) -> tuple[
         reason = f"with {', '.join(bound.kwargs)}, which construct takes by name only"
         raise DataError(source, "a batch", reason)
     return bound.args
+
+
+def _require_taken(inputs: tuple[Any, ...], signature: inspect.Signature, source: str) -> None:
+    """See that the network takes so many: else MindSpore ends in a page of its own internals."""
+    try:
+        signature.bind(*inputs)
+    except TypeError as error:
+        hint = " (labels go with --task eval)" if len(inputs) > 1 else ""
+        reason = f"of {len(inputs)} inputs, where construct{signature} has {error}{hint}"
+        raise DataError(source, "a batch", reason) from error
 
 
 def _tensor(value: Any) -> Any:

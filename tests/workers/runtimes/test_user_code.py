@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from mindspore import nn
 
+from workers.data import DataError
 from workers.runtimes.user_code import make_batches
 from workers.spec import WorkerSpec
 
@@ -69,3 +70,9 @@ def test_a_shard_without_samples_compiles_for_those_of_the_whole(
     (inputs,), batches = make_batches(make_shared(4, data), nn.ReLU())
     assert inputs.shape[1:] == (2,)
     assert list(batches) == []
+
+
+def test_data_with_more_inputs_than_the_network_takes_are_refused(make_shared: MakeSpec) -> None:
+    said = r"a batch is of 2 inputs, where construct.* too many .*labels go with --task eval"
+    with pytest.raises(DataError, match=said):
+        make_batches(make_shared(0, "labelled"), nn.ReLU())
