@@ -23,7 +23,8 @@ def read_labels(name: str) -> np.ndarray:
         loaded = np.load(file, allow_pickle=False)
         labels = loaded if isinstance(loaded, np.ndarray) else loaded[key]
     except KeyError as error:
-        raise _unusable(name, f"no array {key!r}", _keys(file, loaded.files)) from error
+        what = f"no array {key!r}" if key else "it does not say which array"
+        raise _unusable(name, what, _keys(file, loaded.files)) from error
     except OSError as error:
         raise _unusable(name, error.strerror or str(error), "check the path") from error
     except (ValueError, EOFError, RecursionError, MemoryError, zipfile.BadZipFile) as error:

@@ -26,9 +26,11 @@ def test_labels_come_from_an_npy_file(tmp_path: Path) -> None:
     assert read_labels(str(tmp_path / "y.npy")).tolist() == [1, 0]
 
 
-@pytest.mark.parametrize("suffix", ["", ":z"])
-def test_the_keys_of_an_archive_are_offered(archive: Path, suffix: str) -> None:
-    with pytest.raises(JobError, match="try .*data.npz:y or .*data.npz:x"):
+@pytest.mark.parametrize(
+    ("suffix", "said"), [("", "it does not say which array"), (":z", "no array 'z'")]
+)
+def test_the_keys_of_an_archive_are_offered(archive: Path, suffix: str, said: str) -> None:
+    with pytest.raises(JobError, match=f"{said}; try .*data.npz:y or .*data.npz:x"):
         read_labels(f"{archive}{suffix}")
 
 
