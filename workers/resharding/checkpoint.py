@@ -121,7 +121,7 @@ def _combine(
     first = files[holders[0]].tensors[name]
     try:
         if len(layout.axes) > len(first.dims):
-            layout = layout.folded(len(first.dims))
+            layout = layout.folded(first.dims)
         full_shape = layout.full_shape(first.dims)
         saved = SavedParameter(layout, full_shape, first.dtype, holders, in_strategy)
         _check_slices(name, saved, files)

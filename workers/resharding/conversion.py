@@ -144,7 +144,7 @@ def _rank_outputs(
         layout = targets.get(name) or Layout((rank_count,), ((),) * len(shape))
         try:
             if len(layout.axes) > len(shape):
-                layout = layout.folded(len(shape))
+                layout = layout.folded(shape, whole=True)
             for rank in layout.ranks:
                 slices[rank][name] = layout.boxes(rank, shape)
         except LayoutError as error:

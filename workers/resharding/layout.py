@@ -11,7 +11,7 @@ import math
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
@@ -35,6 +35,8 @@ class Layout:
     stages: tuple[int, ...] = (0,)  # the pipeline stages that hold the parameter
     field_size: int = 0  # interleaved blocks of an embedding; 0: none
     split_sizes: tuple[int, ...] = ()  # rows of each slice when they differ; (): all alike
+    # before ``folded``: the full shape, in as many dims; no part of what the layout is
+    expanded_shape: tuple[int, ...] = field(default=(), compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if max(len(self.device_matrix), len(self.axes)) > _MOST_DIMS:
@@ -212,20 +214,33 @@ class Layout:
         """Return the region of every rank that stores a part."""
         return _regions(self, tuple(full_shape))
 
-    def folded(self, ndim: int) -> Layout:
+    def folded(self, dims: Sequence[int], whole: bool = False) -> Layout:
         """Return the layout of a tensor with fewer dims than this layout has.
 
         MindSpore's JSON strategy files give a dim that several axes split as several dims, one
-        for each of those axes. Neighbours are folded together again, if there is only one way.
+        for each of those axes. Neighbours are folded together again, if there is only one way
+        that gives the tensor its shape.
+
+        Args:
+            dims: the shape of a slice as it is stored; or of the tensor, if ``whole``.
         """
-        ways = _foldings(self.axes, ndim) if len(self.axes) <= _MOST_FOLDED else []
-        if len(ways) != 1:
+        ways = _foldings(self.axes, len(dims)) if len(self.axes) <= _MOST_FOLDED else []
+        fitting = []
+        for counts in ways:
+            stops = list(itertools.accumulate(counts))
+            groups = [slice(stop - count, stop) for stop, count in zip(stops, counts)]
+            axes = tuple(tuple(itertools.chain(*self.axes[group])) for group in groups)
+            layout = replace(self, axes=axes, expanded_shape=())
+            joined = [math.prod(self.expanded_shape[group]) for group in groups]
+            if not self.expanded_shape or joined == [*(dims if whole else layout.full_shape(dims))]:
+                fitting.append(layout)
+        if len(fitting) != 1:
             raise LayoutError(
-                f"it is for {len(self.axes)} dims, the tensor has {ndim}, and there are"
-                f" {len(ways)} ways to fold them; if the strategy is JSON, use the .ckpt file",
+                f"it is for {len(self.axes)} dims, the tensor has {len(dims)}, and there are"
+                f" {len(fitting)} ways to fold them; if the strategy is JSON, use the .ckpt file",
                 str(self),
             )
-        return replace(self, axes=ways[0])
+        return fitting[0]
 
     def __str__(self) -> str:
         parts: dict[str, object] = {
@@ -314,16 +329,16 @@ def _wrong_ndim(layout: Layout, shape: Sequence[int]) -> str:
     return f"it is for {len(layout.axes)} dims, but the tensor has shape {list(shape)}"
 
 
-def _foldings(
-    axes: tuple[tuple[int, ...], ...], ndim: int
-) -> list[tuple[tuple[int, ...], ...]]:
-    """Return the ways to join neighbouring dims, all of them split, until ``ndim`` are left."""
+def _foldings(axes: tuple[tuple[int, ...], ...], ndim: int) -> list[tuple[int, ...]]:
+    """Return the ways to join neighbouring dims, all of them split, until ``ndim`` are left.
+
+    A way tells how many dims become one, for each that is left.
+    """
     if not axes or ndim == 0:
         return [()] if not axes and ndim == 0 else []
     ways = []
     for count in range(1, len(axes) - ndim + 2):
         if count > 1 and not all(axes[:count]):
             break  # a dim that is whole was never part of a longer one
-        joined = tuple(itertools.chain.from_iterable(axes[:count]))
-        ways += [(joined, *rest) for rest in _foldings(axes[count:], ndim - 1)]
+        ways += [(count, *rest) for rest in _foldings(axes[count:], ndim - 1)]
     return ways

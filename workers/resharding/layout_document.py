@@ -77,7 +77,7 @@ def layout_of_tuple(
         parts = [full // part for full, part in zip(entry[6], slice_shape, strict=True)]
         per_dim = _per_dim(tensor_map, device_matrix, parts)
     layout = Layout.from_tensor_map(device_matrix, per_dim, **rest)
-    return layout if len(layout.axes) == len(slice_shape) else layout.folded(len(slice_shape))
+    return layout if len(layout.axes) == len(slice_shape) else layout.folded(slice_shape)
 
 
 def _is_tuples(document: Mapping[str, Any]) -> bool:

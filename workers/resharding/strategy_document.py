@@ -77,10 +77,12 @@ def _parse_layout(item: Any, stage: int, parameter: str, source: str) -> Layout:
         (_numbers if isinstance(axes, list) else _number)(axes, f"{where}.tensor_map", source)
         for axes in _list(item.get("tensor_map"), f"{where}.tensor_map", source)
     ]
+    shape = tuple(numbers("tensor_shape", []))
     try:
         return Layout.from_tensor_map(
             numbers("dev_matrix"),
             tensor_map,
+            expanded_shape=shape if len(shape) == len(tensor_map) else (),
             optimizer_shard=number("opt_weight_shard_size"),
             stages=(stage,),
             field_size=number("field"),

@@ -126,12 +126,23 @@ def test_an_axis_of_one_device_may_be_named_twice() -> None:
 
 def test_the_expanded_form_of_json_files_folds_back_to_the_dims_of_the_tensor() -> None:
     expanded = Layout.from_tensor_map((2, 2, 2), (-1, 1, 0))
-    assert expanded.folded(2) == Layout.from_tensor_map((2, 2, 2), [[-1], [1, 0]])
+    assert expanded.folded((32, 4)) == Layout.from_tensor_map((2, 2, 2), [[-1], [1, 0]])
 
 
 def test_an_expanded_form_that_could_be_two_layouts_is_refused() -> None:
     with pytest.raises(LayoutError, match="2 ways to fold"):
-        Layout.from_tensor_map((2, 2, 2), (2, 1, 0)).folded(2)
+        Layout.from_tensor_map((2, 2, 2), (2, 1, 0)).folded((8, 8))
+
+
+def test_of_two_ways_to_fold_the_one_is_taken_that_gives_the_tensor_its_shape() -> None:
+    # JSON has 2 x 16 x 16; a slice of 8 x 8 is a quarter of 32 rows and a half of 16 columns,
+    # one of 1 x 64 a half of 2 rows and a quarter of 256 columns.
+    expanded = Layout.from_tensor_map((2, 2, 2), (2, 1, 0), expanded_shape=(2, 16, 16))
+    rows = Layout.from_tensor_map((2, 2, 2), [[2, 1], [0]])
+    assert expanded.folded((8, 8)) == expanded.folded((32, 16), whole=True) == rows
+    assert expanded.folded((1, 64)) == Layout.from_tensor_map((2, 2, 2), [[2], [1, 0]])
+    with pytest.raises(LayoutError, match="0 ways to fold"):
+        expanded.folded((8, 9))
 
 
 def test_a_layout_error_names_the_parameter_and_survives_a_process() -> None:

@@ -37,7 +37,7 @@ def test_json_file_has_the_expanded_form_of_a_dim_over_two_axes(fixtures: Path) 
     layouts = read_strategy_file(fixtures / "compiled" / "out_layinfer" / "s0.json")
     assert layouts["w"] == Layout.from_tensor_map((2, 2, 2), (1, 0))
     assert layouts["w2"] == Layout.from_tensor_map((2, 2, 2), (-1, 1, 0))
-    assert layouts["w2"].folded(2) == Layout.from_tensor_map((2, 2, 2), ((-1,), (1, 0)))
+    assert layouts["w2"].folded((32, 4)) == Layout.from_tensor_map((2, 2, 2), ((-1,), (1, 0)))
 
 
 def test_merged_file_and_folder_of_every_ranks_file_give_the_same(fixtures: Path) -> None:
