@@ -15,7 +15,7 @@ from rich.text import Text
 
 from launcher.outcome import Restarted
 from launcher.summary import restart
-from launcher.text import duration, plural, seconds, size
+from launcher.text import duration, fitting, plural, seconds, size
 from workers.protocol import (
     PHASES,
     Done,
@@ -73,7 +73,7 @@ class Board:
                 self.ended[rank] = "done"
             case Failed(rank, phase, kind, text):
                 self.ended[rank] = "failed"
-                first_line = text.strip().partition("\n")[0]
+                first_line = fitting(text.strip().partition("\n")[0])
                 failure = f"failed in {phase}: {kind}: {first_line}"
                 same = failure if message.echo_of is None else "lost a peer"
                 if same not in self.failures:  # many ranks may say it

@@ -9,11 +9,22 @@ from rich.table import Table
 
 from launcher.outcome import Restarted, RootCause
 from launcher.run_result import Result
-from launcher.text import checks, initial, name_ranks, plural, seconds, shape, short, size
+from launcher.text import (
+    checks,
+    fitting,
+    initial,
+    name_ranks,
+    plural,
+    seconds,
+    shape,
+    short,
+    size,
+)
 from workers.protocol import PHASES
 
-TRACEBACK_LINES = 8  # the rest is in the log of the rank
-LINE_LENGTH = 600  # characters
+MESSAGE_LINES = 12  # the rest is in the log of the rank
+TRACEBACK_LINES = 8
+TEXT_LINES = 16  # of both
 BAD_INPUT = 2  # exit code; such a message says what to mend, and the traceback only who found out
 _TIMED_PHASES = PHASES[1:-1]
 
@@ -47,7 +58,7 @@ def restart(restarted: Restarted) -> str:
     cause, kept = restarted.cause, plural(restarted.batches, "verified batch")
     who = f"rank {cause.rank}" if cause.rank is not None else "the ranks"
     phase = f" in phase {cause.phase}" if cause.phase else ""
-    reason = cause.message.strip().partition("\n")[0]
+    reason = fitting(cause.message.strip().partition("\n")[0])
     return f"{who} failed{phase}: {cause.kind}: {reason}; kept {kept}"
 
 
@@ -80,10 +91,12 @@ def failure(result: Result) -> list[str]:
 
 def _failure(result: Result, cause: RootCause) -> Iterator[str]:
     yield f"failed: {_who(cause)}{cause.kind} (exit code {cause.exit_code})"
-    yield from (f"  {line}" for line in _last_lines(cause.message, TRACEBACK_LINES))
-    if cause.traceback and cause.exit_code != BAD_INPUT:
+    message = _first_lines(cause.message)
+    yield from (f"  {line}" for line in message)
+    if (frames := _frames(cause)) and cause.exit_code != BAD_INPUT:
         yield "last lines of its traceback:"
-        yield from (f"  {line}" for line in _last_lines(cause.traceback, TRACEBACK_LINES))
+        count = min(TRACEBACK_LINES, TEXT_LINES - len(message))
+        yield from (f"  {line}" for line in _last_lines(frames, count))
     yield f"log: {short(cause.log)}"
     if cause.alike:
         yield f"{name_ranks(cause.alike)} failed with the same error"
@@ -108,11 +121,18 @@ def _who(cause: RootCause) -> str:
     return f"rank {cause.rank} ({cause.server_id}, device {cause.device_id}){phase}: "
 
 
+def _first_lines(message: str) -> list[str]:
+    """Return how a message begins; MindSpore's go on with sections, each under a line of dashes."""
+    lines = [fitting(line) for line in message.strip().splitlines() if line.strip(" -")]
+    return lines if len(lines) <= MESSAGE_LINES else [*lines[:MESSAGE_LINES], "..."]
+
+
+def _frames(cause: RootCause) -> str:
+    """Return the traceback, without the message in its end that is told already."""
+    text, message = cause.traceback.strip(), cause.message.strip()
+    return text.removesuffix(message).rpartition("\n")[0] if text.endswith(message) else text
+
+
 def _last_lines(text: str, count: int) -> list[str]:
-    lines = [_fitting(line) for line in text.strip().splitlines()]
+    lines = [fitting(line) for line in text.splitlines()]
     return lines if len(lines) <= count else ["...", *lines[-count:]]
-
-
-def _fitting(line: str) -> str:
-    """Cut a line that would fill a screen by itself."""
-    return line if len(line) <= LINE_LENGTH else f"{line[:LINE_LENGTH]} ..."

@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from signal import Signals
 
+_LINE = 600  # characters; more would fill a screen
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code != ord("\t")}
+
 
 def seconds(value: float) -> str:
     """Return ``1.2 s``, or ``35 ms`` for what is short."""
@@ -28,6 +31,12 @@ def size(nbytes: float) -> str:
     else:
         unit = "TiB"
     return f"{nbytes:.0f} {unit}" if unit == "B" or nbytes >= 99.95 else f"{nbytes:.1f} {unit}"
+
+
+def fitting(line: str) -> str:
+    """Return a line that others wrote as a terminal can take it: not endless, and only text."""
+    cut = line if len(line) <= _LINE else f"{line[:_LINE]} ..."
+    return cut.translate(_CONTROLS)
 
 
 def shape(dims: tuple[int, ...]) -> str:

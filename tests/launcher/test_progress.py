@@ -45,6 +45,11 @@ def test_a_failure_is_told_at_once_in_one_line() -> None:
     ]
 
 
+def test_a_failure_of_endless_words_does_not_fill_the_screen() -> None:
+    (line,) = Board(ranks=2).note(Failed(1, "load", "OSError", "x" * 10_000, "", 1), 2.0)
+    assert len(line) < 700
+
+
 def test_the_same_failure_of_other_ranks_is_not_told_again() -> None:
     board = Board(ranks=8)
     lines = [board.note(Failed(rank, "load", "OSError", "gone", "", 1), 2.0) for rank in range(8)]

@@ -115,6 +115,33 @@ def test_a_line_of_a_failure_does_not_fill_a_screen(
     assert max(map(len, lines)) < 700
 
 
+def test_a_long_message_is_told_from_its_beginning_and_not_again_by_the_traceback(
+    make_result: MakeResult, cause: RootCause
+) -> None:
+    # MindSpore says first what is wrong, and then where, in sections under lines of dashes.
+    dashes = "-" * 40
+    sections = ["- C++ Call Stack:", *(f"frame {number}" for number in range(30))]
+    message = "\n".join(["the shapes differ", "", dashes, sections[0], dashes, *sections[1:]])
+    trace = f"Traceback:\n  File net.py, line 6\n    reshape(x)\nValueError: {message}\n"
+    failed = replace(cause, message=message, traceback=trace)
+    lines = summary.failure(make_result(exit_code=1, cause=failed))
+    assert lines[1:4] == ["  the shapes differ", "  - C++ Call Stack:", "  frame 0"]
+    title = lines.index("last lines of its traceback:")
+    assert lines[title - 1 : title + 4] == [
+        *("  ...", "last lines of its traceback:"),
+        *("  Traceback:", "    File net.py, line 6", "      reshape(x)"),
+    ]
+
+
+def test_control_characters_of_a_message_do_not_reach_the_terminal(
+    make_result: MakeResult, cause: RootCause
+) -> None:
+    rude = replace(cause, message="\x1b[2J\x07gone", traceback="\x9b2J")
+    lines = summary.failure(make_result(exit_code=1, cause=rude))
+    assert lines[1] == r"  \x1b[2J\x07gone"
+    assert "".join(lines).isprintable()
+
+
 def test_bad_input_needs_no_traceback(make_result: MakeResult, cause: RootCause) -> None:
     bad = replace(cause, kind="CoverageError", message="a gap in fc.weight", exit_code=2)
     assert summary.failure(make_result(exit_code=2, cause=bad)) == [
