@@ -25,6 +25,7 @@ import psutil
 
 from workers.channel import Channel
 from workers.lifeline import adopt_orphans, die_with
+from workers.output import log_error
 from workers.spec import WorkerSpec
 from workers.worker import run_process
 
@@ -92,10 +93,9 @@ class ForkServer:
             if spec.device in FRESH_INTERPRETER:
                 _execute_interpreter(spec)
             run_process(spec)
-        except BaseException:
-            traceback.print_exc()
+        except BaseException as error:
+            log_error(error)
         finally:
-            sys.stderr.flush()
             os._exit(1)
 
     def _bury_the_dead(self) -> None:

@@ -9,7 +9,6 @@ import signal
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing
 from operator import length_hint
@@ -23,6 +22,7 @@ from workers.dealing import Share, delivered_before, require_row_for_each_sample
 from workers.entry_point import load_entry_point
 from workers.errors import InputError, WorkerError
 from workers.link import Link, exit_code_of
+from workers.output import flush_output, log_error
 from workers.protocol import OWNER_RANK, RankReport, Rows, checksum
 from workers.resharding.checkpoint import open_checkpoint
 from workers.resharding.encryption import read_key
@@ -74,11 +74,10 @@ def run_process(spec: WorkerSpec) -> NoReturn:
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # some for each peer
         exit_code = run_worker(spec)
-    except BaseException:
-        traceback.print_exc()
+    except BaseException as error:
+        log_error(error)
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        flush_output()
         os._exit(exit_code)
 
 
@@ -106,7 +105,7 @@ def run_worker(spec: WorkerSpec) -> int:
             return 0
         except BaseException as error:  # whatever it is, the launcher must hear of it, at once
             failed_s = time.monotonic()
-            traceback.print_exc()
+            log_error(error)
             failure = EndedEarlyError(error.code) if isinstance(error, SystemExit) else error
             link.failed(failure.with_traceback(error.__traceback__), failed_s)
             return exit_code_of(failure)

@@ -88,6 +88,27 @@ class Raises(Healthy):
         raise ValueError("the weights are bad")
 
 
+class OnlyWrites:
+    """What scripts put in the place of a stream, to write to two places."""
+
+    def write(self, text: str) -> None:
+        sys.__stdout__.write(text)
+
+
+class ReplacesStdout(Healthy):
+    """Rank 1 prints a line without an end through a stream that cannot be flushed."""
+
+    def misbehave(self) -> None:
+        sys.stdout = OnlyWrites()
+        print("begun", end="")
+
+
+class RaisesWithoutStderr(Raises):
+    def misbehave(self) -> None:
+        sys.stderr.close()
+        super().misbehave()
+
+
 class ExitsEarly(Healthy):
     def misbehave(self) -> None:
         sys.exit(0)

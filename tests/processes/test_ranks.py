@@ -80,8 +80,11 @@ def test_a_rank_stays_on_its_cores_and_withheld_ones_are_no_failure(
     assert "not bound to cores [4095]" in folder.log(0).read_text()
 
 
-def test_a_rank_that_raises_ends_the_run_with_its_error(run: Run, folder: RunFolder) -> None:
-    cause = cause_of(run("Raises"))
+@pytest.mark.parametrize("behaviour", ["Raises", "RaisesWithoutStderr"])
+def test_a_rank_that_raises_ends_the_run_with_its_error(
+    run: Run, folder: RunFolder, behaviour: str
+) -> None:
+    cause = cause_of(run(behaviour))
     assert (cause.rank, cause.server_id, cause.device_id) == (1, "localhost", 5)
     assert (cause.phase, cause.kind) == ("compile", "ValueError")
     assert cause.message == "the weights are bad"
@@ -89,6 +92,11 @@ def test_a_rank_that_raises_ends_the_run_with_its_error(run: Run, folder: RunFol
     assert cause.log == folder.log(1)
     assert "ValueError: the weights are bad" in cause.log.read_text()
     assert cause.exit_code == 1
+
+
+def test_a_rank_may_print_through_an_object_of_its_own(run: Run, folder: RunFolder) -> None:
+    assert run("ReplacesStdout").exit_code == 0
+    assert folder.log(1).read_text().endswith("begun")
 
 
 @pytest.mark.parametrize("behaviour", ["ExitsEarly", "ExitsEarlyWithoutPython"])
