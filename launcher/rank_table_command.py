@@ -36,7 +36,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     check.add_argument("file", type=Path, metavar="FILE")
     check.add_argument("--chip", choices=CHIPS, help="check what this chip refuses, too")
     check.add_argument(
-        "--wait", type=float, default=0.0, metavar="S", help="wait until the table is filled in"
+        "--wait", type=_limit, default=0.0, metavar="S", help="wait until the table is filled in"
     )
     make = commands.add_parser("make", help="make the table of one server")
     _add_make_flags(make)
@@ -57,6 +57,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
             default=argparse.SUPPRESS,
             help="print JSON for programs",
         )
+
+
+def _limit(text: str) -> float:
+    value = float(text)
+    if not value >= 0:  # NaN is not, and would never be over
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
+    return value
 
 
 def _add_make_flags(parser: argparse.ArgumentParser) -> None:
@@ -195,6 +202,8 @@ def _write(document: Mapping[str, Any], arguments: argparse.Namespace, as_json: 
     if arguments.output is None:
         print(text, end="")
         return
+    for finding in file_findings(str(arguments.output.absolute())):
+        _tell(f"{arguments.output}: {finding}")
     with atomic_file(arguments.output) as file:
         file.write(text.encode())
     servers, ranks = reading.table.servers, reading.table.rank_size

@@ -112,6 +112,14 @@ def test_a_table_that_is_not_filled_in_is_not_usable(capsys: pytest.CaptureFixtu
     assert "the table is not filled in yet" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("limit", ["nan", "-1", "soon"])
+def test_a_wait_that_would_never_be_over_is_refused(limit: str) -> None:
+    write("hccl.json", status="initializing")
+    with pytest.raises(SystemExit) as raised:
+        run("check", "hccl.json", f"--wait={limit}")
+    assert raised.value.code == 2
+
+
 def test_a_file_that_is_not_there_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("check", "none.json") == 2
     assert "none.json: No such file" in capsys.readouterr().err
@@ -130,6 +138,11 @@ def test_make_writes_a_file_that_is_complete(capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().out == "hccl.json: 1 server, 16 ranks\n"
     assert run("check", "hccl.json") == 0
     assert [path.name for path in Path().iterdir()] == ["hccl.json"]
+
+
+def test_make_warns_of_a_name_that_hccl_does_not_read(capsys: pytest.CaptureFixture[str]) -> None:
+    make("a.txt", "10.0.0.1", "192.168.1.1")
+    assert "the name does not end in .json" in capsys.readouterr().err
 
 
 def test_make_takes_the_only_address_of_the_host(capsys: pytest.CaptureFixture[str]) -> None:
