@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from launcher.errors import HostError
+from launcher.errors import HostError, JobError
 from launcher.job import Job
 from launcher.secret import HEAD_VARIABLE
 
@@ -23,7 +23,10 @@ def mpirun_command(job: Job, ranks: int, environment: Mapping[str, str]) -> list
 
     Raises:
         HostError: there is no mpirun, or it does not run.
+        JobError: there is no such hostfile.
     """
+    if job.hostfile is not None and not job.hostfile.is_file():
+        raise JobError.about("hostfile", f"there is no file {job.hostfile}")
     mpirun = _find(environment)
     try:
         version = subprocess.run([mpirun, "--version"], capture_output=True, text=True).stdout

@@ -32,13 +32,20 @@ def program(tmp_path: Path) -> Callable[[str, str], dict[str, str]]:
     return make
 
 
+@pytest.fixture
+def hosts(tmp_path: Path) -> str:
+    path = tmp_path / "hosts"
+    path.write_text("localhost slots=8\n")
+    return str(path)
+
+
 def test_open_mpi_is_told_what_a_user_would_have_to(
-    make_job: MakeJob, program: Callable[[str, str], dict[str, str]], tmp_path: Path
+    make_job: MakeJob, program: Callable[[str, str], dict[str, str]], tmp_path: Path, hosts: str
 ) -> None:
     environment = program("mpirun", "mpirun (Open MPI) 5.0.5")
-    job = make_job(hostfile="/hosts", engine_args="--timeout 9")
+    job = make_job(hostfile=hosts, engine_args="--timeout 9")
     command = mpirun_command(job, 8, environment)
-    assert command[:5] == [str(tmp_path / "mpirun"), "-n", "8", "--hostfile", "/hosts"]
+    assert command[:5] == [str(tmp_path / "mpirun"), "-n", "8", "--hostfile", hosts]
     assert command[-2:] == ["--timeout", "9"]
     assert ":OVERSUBSCRIBE" in command
     assert ("--allow-run-as-root" in command) == (os.geteuid() == 0)
@@ -46,12 +53,17 @@ def test_open_mpi_is_told_what_a_user_would_have_to(
 
 
 def test_mpich_is_told_in_its_own_words(
-    make_job: MakeJob, program: Callable[[str, str], dict[str, str]], tmp_path: Path
+    make_job: MakeJob, program: Callable[[str, str], dict[str, str]], tmp_path: Path, hosts: str
 ) -> None:
     environment = program("mpirun", "HYDRA build details: Version: 4.1.2")
-    command = mpirun_command(make_job(hostfile="/hosts"), 8, environment)
-    told = ["-f", "/hosts", "-genvlist", "LAUNCHER_HEAD,PYTHONPATH"]
+    command = mpirun_command(make_job(hostfile=hosts), 8, environment)
+    told = ["-f", hosts, "-genvlist", "LAUNCHER_HEAD,PYTHONPATH"]
     assert command == [str(tmp_path / "mpirun"), "-n", "8", *told]
+
+
+def test_a_hostfile_that_is_not_there_is_refused_before_mpirun_runs(make_job: MakeJob) -> None:
+    with pytest.raises(JobError, match="hostfile: there is no file /nowhere"):
+        mpirun_command(make_job(hostfile="/nowhere"), 8, {})
 
 
 def test_where_there_is_no_mpirun_the_fix_is_named(
