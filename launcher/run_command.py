@@ -36,9 +36,9 @@ def execute(
         slots: of mpirun or srun, where this process is rank 0 of them.
     """
     table = read_rank_table(job)
+    if slots is not None and job.ranks is None and table is None:
+        job = job.model_copy(update={"ranks": slots.ranks})
     if slots is not None and not dry_run:
-        if job.ranks is None and table is None:
-            job = job.model_copy(update={"ranks": slots.ranks})
         return _run(job, table, as_json, slots, plain=True)
     if job.engine == "slurm" and ALLOCATION not in os.environ:
         return _submit(job, count_ranks(job, table), dry_run)

@@ -40,6 +40,7 @@ def start(folder: RunFolder, mark: str, living: Living, tmp_path: Path) -> Start
             env={
                 "PATH": os.environ["PATH"],
                 "HOME": str(tmp_path),
+                "TMPDIR": str(tmp_path),  # an mpirun that is killed leaves files there
                 "PYTHONPATH": str(ROOT),
                 "TEST_MARK": mark,
             },
@@ -175,4 +176,14 @@ def test_what_is_wrong_with_the_job_is_said_once(
     done = guide(documented("mpirun") + " --strategy nowhere")
     assert done.returncode == 2
     assert (done.stdout + done.stderr).count("launcher: ") == 1
+    assert living() == []
+
+
+def test_a_dry_run_in_slots_plans_as_many_ranks_and_starts_none(
+    documented: Callable[[str], str], guide: Guide, living: Living
+) -> None:
+    done = guide(documented("mpirun") + " --dry-run")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "4 ranks, simulated" in done.stdout
+    assert "ranks started" not in done.stdout
     assert living() == []
