@@ -100,6 +100,13 @@ def test_a_batch_job_has_the_time_of_the_run_and_quotes_what_needs_it(make_job: 
     assert lines[-1].endswith("-m launcher job.yaml --checkpoint 'rank_{rank}/*.ckpt'")
 
 
+def test_a_batch_script_keeps_blanks_and_percent_signs_together(make_job: MakeJob) -> None:
+    job = make_job(engine_args="--comment='two words'")
+    lines = batch_script(job, 8, [], Path("/my out/100%j/slurm.log")).splitlines()
+    assert "#SBATCH '--output=/my out/100%%j/slurm.log'" in lines
+    assert "#SBATCH '--comment=two words'" in lines
+
+
 def test_a_python_program_in_a_slot_is_told_to_use_the_command(
     make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,7 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -205,6 +206,28 @@ def test_what_is_wrong_with_the_job_is_said_once_and_is_the_exit_code(
     assert wrong.returncode == 2
     assert "launcher: batch job 2 is submitted" in wrong.stderr
     assert "nowhere" in wrong.stdout
+
+
+def test_a_launcher_that_is_told_to_end_cancels_its_batch_job(
+    environment: dict[str, str], tmp_path: Path, living: Living, until: Until
+) -> None:
+    (tmp_path / "net.py").write_text(
+        "import pathlib, threading\n"
+        "def make():\n"
+        "    pathlib.Path(__file__).with_name('waiting').touch()\n"
+        "    threading.Event().wait()\n"
+    )
+    command = [sys.executable, "-m", "launcher", "--engine=slurm", "--ranks=2", "--output=out"]
+    command += ["--network=net.py:make", "--predict-data=net.py:make"]
+    with subprocess.Popen(
+        command, env=environment, cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    ) as launcher:
+        until((tmp_path / "waiting").exists)
+        launcher.send_signal(signal.SIGTERM)
+        _, said = launcher.communicate()
+    assert launcher.returncode == 143
+    assert "told to end by SIGTERM; batch job 1 is cancelled" in said
+    until(lambda: living() == [])
 
 
 def test_a_refusal_of_slurm_is_passed_on(environment: dict[str, str], tmp_path: Path) -> None:
