@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import mmap
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import chdir
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -23,8 +23,9 @@ from mindspore.parallel.auto_parallel import AutoParallel
 from mindspore.train.mind_ir_pb2 import ModelProto
 
 from workers.spmd.errors import CaptureError
-from workers.spmd.graph import Graph
+from workers.spmd.graph import Graph, every_node, values_of
 from workers.spmd.parse import parse_graph
+from workers.spmd.simplify import simplify
 from workers.spmd.source import with_sources
 from workers.spmd.stages import with_stages
 from workers.spmd.stand_ins import put_stand_ins, without_stand_ins
@@ -80,8 +81,21 @@ def capture(network: mindspore.nn.Cell, inputs: Sequence[Any]) -> Graph:
             raise
         network = _LaidFlat(network)  # Python would make the dict that it returns
         model = _compiled(network, inputs)
-    graph = without_stand_ins(parse_graph(model, inputs))
-    return with_stages(with_sources(graph, network), network)
+    graph = with_sources(without_stand_ins(parse_graph(model, inputs)), network)
+    _refuse_strangers(simplify(graph), {p.name for p in network.get_parameters()})
+    return with_stages(graph, network)
+
+
+def _refuse_strangers(graph: Graph, own: Collection[str]) -> None:
+    """Refuse parameters that no cell has: MindSpore neither saves nor loads them."""
+    for node in every_node(graph.nodes):
+        for value in values_of(node.inputs):
+            if value.name in graph.parameters and value.name not in own:
+                raise CaptureError(
+                    f"{node} uses the parameter {value.name}, which no cell of the network has as"
+                    " an attribute, so no checkpoint holds it; make lists a ParameterTuple or a"
+                    " CellList, and leave out what draws random numbers"
+                )
 
 
 def _compiled(network: mindspore.nn.Cell, inputs: Sequence[Any]) -> ModelProto:

@@ -91,8 +91,6 @@ class _Partition:
             self._node(node)
         outputs = self._all_gathered(self.graph.outputs)
         sent = tuple(map(self._held, self.graph.sent))
-        for value in self.graph.parameters.values():  # also those that nothing uses
-            self._held(value)
         return Program(
             self.devices,
             {name: self.settlement.placed[name] for name in self.graph.parameters},

@@ -40,6 +40,9 @@ _WRITERS = re.compile(
 def simplify(graph: Graph) -> Graph:
     """Join reshapes of reshapes, drop what changes nothing, and whatever is then unused.
 
+    Parameters too: dropout leaves MindSpore's random generator in the graph, whose state is a
+    parameter of no network.
+
     Raises:
         CaptureError: an operator writes into a parameter; a rank would forget it.
     """
@@ -49,7 +52,12 @@ def simplify(graph: Graph) -> Graph:
     nodes = simplifier.nodes(graph.nodes)
     outputs = simplifier.operand(graph.outputs)
     sent = tuple(values_of(simplifier.operand(graph.sent)))
-    return replace(graph, nodes=_used(nodes, (outputs, sent)), outputs=outputs, sent=sent)
+    ends = (outputs, sent)
+    used = _used(nodes, ends)
+    read = {value.name for node in used for value in reads_of(node)}
+    read |= {value.name for value in values_of(ends)}
+    parameters = {name: value for name, value in graph.parameters.items() if name in read}
+    return replace(graph, nodes=used, parameters=parameters, outputs=outputs, sent=sent)
 
 
 def undivided(graph: Graph) -> Graph:

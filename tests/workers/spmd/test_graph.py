@@ -223,3 +223,40 @@ def test_a_network_may_return_names_and_nothing(capture_cell, lockstep):
         np.testing.assert_array_equal(logits, x.asnumpy() * 2)
         np.testing.assert_array_equal(first, x.asnumpy())
         np.testing.assert_array_equal(second, x.asnumpy() + 1)
+
+
+def test_dropout_that_drops_nothing_leaves_no_parameter_to_load(capture_cell):
+    from mindspore import mint, nn
+
+    from workers.spmd.partition import partition
+
+    class Net(nn.Cell):
+        def __init__(self):
+            super().__init__()
+            self.dense = nn.Dense(16, 8)
+
+        def construct(self, x):
+            return mint.nn.functional.dropout(self.dense(x), 0.5, self.training)
+
+    program = partition(capture_cell(Net, [tensor(8, 16)]), 8)
+    assert set(program.parameters) == {"dense.weight", "dense.bias"}
+
+
+def test_a_parameter_that_no_cell_has_is_refused(capture_cell):
+    from mindspore import Parameter, mint, nn
+
+    class Listed(nn.Cell):
+        def __init__(self):
+            super().__init__()
+            self.weights = [Parameter(tensor(16), name="first")]
+
+        def construct(self, x):
+            return x + self.weights[0]
+
+    class Random(nn.Cell):
+        def construct(self, x):
+            return mint.nn.functional.dropout(x, 0.5, True)
+
+    for make, user in ((Listed, "Add .* uses the parameter first"), (Random, "Generator")):
+        with pytest.raises(CaptureError, match=user):
+            capture_cell(make, [tensor(8, 16)])
