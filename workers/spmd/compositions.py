@@ -13,6 +13,7 @@ from typing import Any
 import mindspore
 import numpy as np
 from mindspore import ops
+from mindspore._c_expression.typing import type_id_to_type
 
 from workers.spmd.attention_masks import attention_mask, layout_name
 from workers.spmd.graph import Node, shape_of
@@ -144,7 +145,12 @@ def top_k(x: Any, k: int, dim: int = -1, largest: bool = True, in_order: bool = 
 
 def cumulative_sum(x: Any, dim: int, dtype: Any = None) -> Results:
     """CumsumExt."""
-    return (ops.cumsum(x, dim),)
+    return (ops.cumsum(_as_type(x, dtype), dim),)
+
+
+def product(x: Any, dim: int | None = None, keepdim: bool = False, dtype: Any = None) -> Results:
+    """ProdExt: its CPU kernel runs in compiled graphs only."""
+    return (ops.prod(_as_type(x, dtype), dim, keepdim),)
 
 
 def stack(tensors: Any, dim: int = 0) -> Results:
@@ -177,6 +183,7 @@ COMPOSED: Mapping[str, Callable[..., Results]] = {
     "GeluExt": gelu,
     "IncreFlashAttention": incremental_attention,
     "LayerNormExt": layer_norm,
+    "ProdExt": product,
     "PromptFlashAttention": prompt_attention,
     "RepeatInterleaveInt": repeat_elements,
     "RmsNorm": rms_norm,
@@ -244,6 +251,11 @@ def _beyond(lengths: Any, keys: int, mask: np.ndarray | None) -> np.ndarray | No
     sizes = lengths.asnumpy() if isinstance(lengths, mindspore.Tensor) else np.asarray(lengths)
     padding = np.arange(keys) >= sizes.reshape(-1, 1, 1, 1)
     return padding if mask is None else padding | mask
+
+
+def _as_type(x: Any, number: int | None) -> Any:
+    """Cast to a type that MindSpore names by its number: int8 must not add up in int8."""
+    return x if number is None else x.astype(type_id_to_type(number))
 
 
 def _halves(x: Any, dim: int) -> tuple[Any, Any]:

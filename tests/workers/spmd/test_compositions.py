@@ -223,3 +223,19 @@ def test_element_types_that_networks_use(run, dtype):
     wanted = (x + x).T.reshape(4, 32)
     np.testing.assert_array_equal(joined.astype(np.float32), np.concatenate((wanted, wanted), 1))
     np.testing.assert_array_equal(largest.astype(np.float32), np.abs(wanted))
+
+
+def test_sums_and_products_are_made_in_the_type_that_is_asked_for(run):
+    from mindspore import float64, int64, mint
+    from mindspore import ops as functions
+
+    def make(ops, strategy):
+        def both(x):
+            return mint.cumsum(x, 1, dtype=int64), functions.prod(x, 1, dtype=float64)
+
+        return both
+
+    x = np.full((8, 16), 100, np.int8)
+    sums, products = run(make, [x])
+    np.testing.assert_array_equal(sums, np.cumsum(x, 1, dtype=np.int64))
+    np.testing.assert_allclose(products, np.prod(x, 1, dtype=np.float64))

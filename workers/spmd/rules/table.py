@@ -53,7 +53,7 @@ RULES: Mapping[str, Rule] = {
     **_each("ReduceMean MeanExt", reductions.reduction("mean")),
     **_each("ReduceMax Max ReduceAny", reductions.reduction("max")),
     **_each("ReduceMin Min ReduceAll", reductions.reduction("min")),
-    **_each("ReduceProd ReduceStd", reductions.reduction("gathered")),
+    **_each("ReduceProd ReduceStd ProdExt", reductions.reduction("gathered")),
     **_each("Argmax Argmin ArgMaxExt ArgMinExt", reductions.position),
     **_each("ArgMaxWithValue ArgMinWithValue", reductions.position_and_value),
     **_each("Gather", lookups.gather),
