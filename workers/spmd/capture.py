@@ -12,6 +12,7 @@ import mmap
 import re
 from collections.abc import Collection, Sequence
 from contextlib import chdir
+from dataclasses import replace
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -23,7 +24,7 @@ from mindspore.parallel.auto_parallel import AutoParallel
 from mindspore.train.mind_ir_pb2 import ModelProto
 
 from workers.spmd.errors import CaptureError
-from workers.spmd.graph import Graph, every_node, values_of
+from workers.spmd.graph import Graph, Node, changed, every_node, values_of
 from workers.spmd.parse import parse_graph
 from workers.spmd.simplify import simplify
 from workers.spmd.source import with_sources
@@ -75,13 +76,14 @@ def capture(network: mindspore.nn.Cell, inputs: Sequence[Any]) -> Graph:
     put_stand_ins(network)
     mindspore.reset_auto_parallel_context()
     try:
-        model = _compiled(network, inputs)
+        graph = parse_graph(_compiled(network, inputs), inputs)
     except CaptureError as error:
         if _RUNS_PYTHON not in str(error):
             raise
-        network = _LaidFlat(network)  # Python would make the dict that it returns
-        model = _compiled(network, inputs)
-    graph = with_sources(without_stand_ins(parse_graph(model, inputs)), network)
+        # Python would make the dict that it returns
+        graph = parse_graph(_compiled(_LaidFlat(network), inputs), inputs)
+        graph = replace(graph, nodes=changed(graph.nodes, _inside))
+    graph = with_sources(without_stand_ins(graph), network)
     _refuse_strangers(simplify(graph), {p.name for p in network.get_parameters()})
     return with_stages(graph, network)
 
@@ -120,6 +122,11 @@ class _LaidFlat(mindspore.nn.Cell):  # type: ignore[misc]
 
     def construct(self, *inputs: Any) -> Any:
         return _laid_flat(self.network(*inputs))
+
+
+def _inside(node: Node) -> Node:
+    """Return a node that ``_LaidFlat`` calls where it is in the user's network."""
+    return replace(node, scope=re.sub(r"^network-\w+/", "", node.scope))
 
 
 def _laid_flat(result: Any) -> Any:

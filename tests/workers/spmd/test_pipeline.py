@@ -241,6 +241,25 @@ def test_a_loop_runs_in_its_stage(same_as_alone):
     same_as_alone(lambda: Chain(Layer("a", 0), Loops("b", 1)), [X], 2)
 
 
+def test_a_network_that_returns_names_keeps_its_stages(divided, lockstep):
+    class Named(Chain):
+        def construct(self, x):
+            return {"first": self.layers[0](x), "last": super().construct(x)}
+
+    def make():
+        return Named(Layer("first", 0), Layer("second", 1))
+
+    programs = divided(make, [X], 2)
+    names = [name for program in programs for name in program.parameters]
+    assert names == ["layers.0.w", "layers.1.w"]
+    weights = {p.name: p.asnumpy() for p in make().get_parameters()}
+    first = np.maximum(X.asnumpy() @ weights["layers.0.w"], 0)
+    for found in lockstep(programs, weights, [X]):
+        np.testing.assert_allclose(found[0], first, rtol=1e-5, atol=1e-6)
+        wanted = np.maximum(first @ weights["layers.1.w"], 0)
+        np.testing.assert_allclose(found[1], wanted, rtol=1e-5, atol=1e-6)
+
+
 def test_what_a_stage_sends_lies_as_its_operator_left_it(divided):
     from workers.layout_report import report
 

@@ -73,6 +73,25 @@ def test_the_line_is_the_users_own_also_inside_cells_of_mindspore(capture_cell):
         assert "# here" in source.readlines()[int(line) - 1]
 
 
+def test_the_line_is_the_users_own_also_if_the_network_returns_names(capture_cell):
+    from mindspore import Tensor, nn, ops
+
+    class Net(nn.Cell):
+        def __init__(self):
+            super().__init__()
+            self.neg = ops.Neg()
+
+        def construct(self, x):
+            x = x + 1
+            return {"y": self.neg(x)}  # there
+
+    graph = capture_cell(Net, [Tensor(np.ones((8, 16), np.float32))])
+    (node,) = [node for node in graph.nodes if node.op == "Neg"]
+    file, _, line = node.source.rpartition(":")
+    with open(file) as source:
+        assert "# there" in source.readlines()[int(line) - 1]
+
+
 @pytest.mark.parametrize(
     "make, shapes",
     [
