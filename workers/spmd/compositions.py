@@ -17,6 +17,7 @@ from mindspore._c_expression.typing import type_id_to_type
 
 from workers.spmd.attention_masks import attention_mask, layout_name
 from workers.spmd.graph import Node, shape_of
+from workers.spmd.mint_operators import MINT
 
 Results = tuple[Any, ...]
 
@@ -200,7 +201,7 @@ def composition_of(node: Node) -> Callable[..., Results] | None:
     if node.op == "BatchMatMul":
         left, right = (shape_of(x)[:-2] for x in node.tensors)
         return batch_mat_mul if left != right else None
-    return COMPOSED.get(node.op)
+    return COMPOSED.get(node.op) or MINT.get(node.op)
 
 
 def _attention(
