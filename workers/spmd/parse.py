@@ -4,6 +4,9 @@ MindIR wraps what matters in plumbing: Load and Depend order side effects, MakeT
 TupleGetItem pack values, and every lazily inlined cell is a function of its own. All of that
 is resolved here. A branch on data is a Switch between two functions; a loop is a function
 that in its last step calls itself, through one.
+
+Operators that change a tensor in place yield the new one, as any operator does. Who reads the
+tensor after them is told by the state that MindIR hands on from one side effect to the next.
 """
 
 from __future__ import annotations
@@ -37,6 +40,21 @@ _PACKING = {"MakeTuple", "MakeList", "make_tuple", "make_list"}
 _PICKING = {"SwitchLayer", "switch_layer"}  # a cell of a list, by its number
 _UNPACKING = {"TupleGetItem", "ListGetItem", "tuple_getitem", "list_getitem"}
 
+_UNSEEN = (
+    "the network changes a tensor in place in a branch or loop on data, and reads it afterwards:"
+    " simulated ranks do not see the change; write x = x + 1 in place of x.add_(1)"
+)
+
+
+_Changes = dict[str, Union[Value, None]]  # name of a tensor -> what it is now; None: not known
+
+
+@dataclass(frozen=True, eq=False)
+class _State:
+    """What has been changed in place so far; stands where MindIR has its token."""
+
+    changes: _Changes
+
 
 @dataclass(frozen=True, eq=False)
 class _Closure:
@@ -61,6 +79,7 @@ class _Loop:
     name: str
     arguments: list[Operand]  # of its first call
     varying: set[int]  # the arguments that are not the same in every round
+    born: int  # how many values there were before it
 
     def picked(self, arguments: list[Operand]) -> tuple[Operand, ...]:
         return tuple(arguments[i] for i in sorted(self.varying))
@@ -105,6 +124,9 @@ class _Reader:
         self.loops: dict[str, _Loop] = {}  # that are being read, by their function
         self.readings: Counter[str] = Counter()  # of each function: its values need other names
         self.callees = {name: set(self._mentioned(f)) for name, f in self.functions.items()}
+        self.born: dict[str, int] = {}  # the values that operators and loops make, in their order
+        self.changes: list[tuple[str, Value | None]] = []  # all that were made in place, in order
+        self.changed_by: dict[str, _Changes] = {}  # what an operator or a call changed, by its name
 
     def read(self, arguments: Sequence[Any]) -> Graph:
         main = self.model.graph
@@ -145,9 +167,10 @@ class _Reader:
             raise CaptureError(f"the compiled graph calls {scope or kind}, which is no operator")
         op = primitive.op_type
         if op in _ORDERING:
-            return Constant(MONAD)
+            return Constant(_State(self._changes_until(proto, known)))
         if op in _TRANSPARENT:
-            return self._end(proto.input[0], known)
+            end = self._end(proto.input[0], known)
+            return _now(end, self._changes_until(proto, known)) if _is_operand(end) else end
         if op == "Partial":
             arguments = tuple(self._operand(name, known) for name in proto.input[1:])
             return _Closure(proto.input[0], arguments)
@@ -158,11 +181,9 @@ class _Reader:
             return _Choice(self._operand(proto.input[0], known), self._cells(proto.input[1], known))
         if op in _PACKING and all(self._is_closure(name, known) for name in proto.input):
             return [self._closure(name, known) for name in proto.input]
-        operands = tuple(
-            operand
-            for operand in (self._operand(name, known) for name in proto.input)
-            if not (isinstance(operand, Constant) and operand.value is MONAD)
-        )
+        found = [self._operand(name, known) for name in proto.input]
+        changes = self._changes_until(proto, known) if any(map(_is_state, found)) else {}
+        operands = tuple(_now(operand, changes) for operand in found if not _is_state(operand))
         if op in _PACKING:
             return operands
         if op in _UNPACKING:
@@ -172,32 +193,60 @@ class _Reader:
         outputs, is_tuple = _outputs(proto, suffix, f"{op} ({scope})")
         instance = primitive.instance_name
         node = Node(op, scope, operands, outputs, attributes, is_tuple, instance)
-        self.nodes.append(node)
+        self._append(node)
+        if op.startswith("Inplace") and isinstance(operands[0], Value):
+            self.changes.append((operands[0].name, outputs[0]))
+            self.changed_by[proto.output[0]] = dict(self.changes[-1:])
         return outputs if is_tuple else outputs[0]
+
+    def _append(self, node: Node) -> None:
+        self.nodes.append(node)
+        for value in node.outputs:
+            self.born[value.name] = len(self.born)
+
+    def _changes_until(self, proto: Any, known: dict[str, _Known]) -> _Changes:
+        """Return what has been changed in place before a node, as its inputs tell."""
+        changes: _Changes = {}
+        for name in proto.input:
+            state = known.get(name)
+            if isinstance(state, Constant) and isinstance(state.value, _State):
+                changes |= state.value.changes
+            changes |= self.changed_by.get(name, {})
+        return changes
 
     def _called(self, proto: Any, kind: str, known: dict[str, _Known], suffix: str) -> End[Node]:
         """Read a call of a function, or of what a Switch picks."""
         arguments = tuple(self._operand(name, known) for name in proto.input)
-        callee = _Closure(kind) if kind in self.functions else known[kind]
-        if isinstance(callee, _Closure):
-            end = self._enter(callee.function, [*callee.arguments, *arguments])
-        elif isinstance(callee, _Choice) and isinstance(callee.index, Constant):
-            closure = callee.closures[int(callee.index.value)]
-            end = self._enter(closure.function, [*closure.arguments, *arguments])
-        elif isinstance(callee, _Choice):
-            blocks = (
-                self._block(closure.function, [*closure.arguments, *arguments])
-                for closure in callee.closures
-            )
-            end = Fork(callee.index, tuple(blocks))
-        else:
-            raise CaptureError(f"the compiled graph calls {kind}, which is no function")
+        changed, born = len(self.changes), len(self.born)
+        end = self._entered(kind, known, arguments)
+        if not _is_operand(end):  # what is made in blocks is not known behind them
+            self.changes[changed:] = [
+                (name, None) for name, _ in self.changes[changed:] if self.born.get(name, -1) < born
+            ]
+        self.changed_by[proto.output[0]] = dict(self.changes[changed:])
         if isinstance(end, Jump) or not isinstance(end, (Fork, Call)) or set(_jumps(end)):
             return end  # what jumps to a loop around here ends the block
         outputs, is_tuple = _outputs(proto, suffix, "a branch on data")
         call = end if isinstance(end, Call) else Call("", (), (), Block((), end))
-        self.nodes.append(Node("Call", "", (), outputs, {}, is_tuple, call=call))
+        self._append(Node("Call", "", (), outputs, {}, is_tuple, call=call))
         return outputs if is_tuple else outputs[0]
+
+    def _entered(
+        self, kind: str, known: dict[str, _Known], arguments: tuple[Operand, ...]
+    ) -> End[Node]:
+        callee = _Closure(kind) if kind in self.functions else known[kind]
+        if isinstance(callee, _Closure):
+            return self._enter(callee.function, [*callee.arguments, *arguments])
+        if not isinstance(callee, _Choice):
+            raise CaptureError(f"the compiled graph calls {kind}, which is no function")
+        if isinstance(callee.index, Constant):
+            closure = callee.closures[int(callee.index.value)]
+            return self._enter(closure.function, [*closure.arguments, *arguments])
+        blocks = (
+            self._block(closure.function, [*closure.arguments, *arguments])
+            for closure in callee.closures
+        )
+        return Fork(callee.index, tuple(blocks))
 
     def _enter(self, name: str, arguments: list[Operand]) -> End[Node]:
         """Read a function where it is called; what calls itself becomes a loop."""
@@ -205,9 +254,11 @@ class _Reader:
             return self._jump(self.loops[name], arguments)
         if not self._recurs(name):
             return self._run(self.functions[name], self._bound(name, arguments))
-        loop = _Loop(name, arguments, set())
+        loop = _Loop(name, arguments, set(), len(self.born))
+        changed = len(self.changes)
         while True:
             nodes, self.nodes = self.nodes, []
+            del self.changes[changed:]  # of a reading that was given up
             self.loops[name] = loop
             try:
                 formals = [
@@ -215,6 +266,8 @@ class _Reader:
                     else arguments[i]
                     for i, proto in enumerate(self.functions[name].input)
                 ]
+                for value in values_of(loop.picked(formals)):
+                    self.born[value.name] = len(self.born)
                 end = self._run(self.functions[name], self._bound(name, formals))
                 block = Block(tuple(self.nodes), end)
             except _VariesError as error:
@@ -227,13 +280,17 @@ class _Reader:
             values = tuple(x for x in loop.picked(formals) if isinstance(x, Value))
             return Call(name, values, loop.picked(arguments), block)
 
-    @staticmethod
-    def _jump(loop: _Loop, arguments: list[Operand]) -> Jump:
-        pairs = zip(loop.arguments, arguments, strict=True)
+    def _jump(self, loop: _Loop, arguments: list[Operand]) -> Jump:
+        pairs = list(zip(loop.arguments, arguments, strict=True))
         differing = {i for i, (first, again) in enumerate(pairs) if not _same(first, again)}
         if differing - loop.varying:
             loop.varying |= differing
             raise _VariesError(loop)
+        for first, again in pairs:
+            for name, value in _changes_in(again).items():
+                around = self.born.get(name, -1) < loop.born
+                if around and _changes_in(first).get(name) is not value:
+                    raise CaptureError(_UNSEEN)
         return Jump(loop.name, loop.picked(arguments))
 
     def _block(self, name: str, arguments: list[Operand]) -> Block[Node]:
@@ -301,12 +358,39 @@ class _Reader:
         return found
 
 
+def _is_operand(end: End[Node]) -> bool:
+    return not isinstance(end, (Jump, Fork, Call))
+
+
+def _is_state(operand: Operand) -> bool:
+    """Tell the tokens that order side effects from what operators take."""
+    if not isinstance(operand, Constant):
+        return False
+    return operand.value is MONAD or isinstance(operand.value, _State)
+
+
+def _changes_in(operand: Operand) -> _Changes:
+    state = operand.value if isinstance(operand, Constant) else None
+    return state.changes if isinstance(state, _State) else {}
+
+
+def _now(operand: Any, changes: _Changes) -> Any:
+    """Return an operand as it is after changes in place."""
+    if isinstance(operand, tuple):
+        return tuple(_now(item, changes) for item in operand)
+    while isinstance(operand, Value) and operand.name in changes:
+        operand = changes[operand.name]
+        if operand is None:
+            raise CaptureError(_UNSEEN)
+    return operand
+
+
 def _same(one: Operand, other: Operand) -> bool:
     """Tell whether two arguments are the same thing; equal tensors are not."""
     if isinstance(one, tuple) and isinstance(other, tuple):
         return len(one) == len(other) and all(map(_same, one, other))
     if isinstance(one, Constant) and isinstance(other, Constant):
-        return one.value is other.value
+        return one.value is other.value or (_is_state(one) and _is_state(other))
     return one is other
 
 
