@@ -84,8 +84,19 @@ def capture(network: mindspore.nn.Cell, inputs: Sequence[Any]) -> Graph:
         graph = parse_graph(_compiled(_LaidFlat(network), inputs), inputs)
         graph = replace(graph, nodes=changed(graph.nodes, _inside))
     graph = with_sources(without_stand_ins(graph), network)
+    _refuse_collectives(graph)
     _refuse_strangers(simplify(graph), {p.name for p in network.get_parameters()})
     return with_stages(graph, network)
+
+
+def _refuse_collectives(graph: Graph) -> None:
+    """Refuse what the user exchanges between ranks: a CPU's kernel would end the process."""
+    for node in every_node(graph.nodes):
+        if isinstance(node.attributes.get("group"), str):  # convolutions have a number
+            raise CaptureError(
+                f"{node} is a collective in the network itself: simulated ranks put in those that"
+                " strategies ask for, and run no others"
+            )
 
 
 def _refuse_strangers(graph: Graph, own: Collection[str]) -> None:

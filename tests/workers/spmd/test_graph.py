@@ -260,3 +260,18 @@ def test_a_parameter_that_no_cell_has_is_refused(capture_cell):
     for make, user in ((Listed, "Add .* uses the parameter first"), (Random, "Generator")):
         with pytest.raises(CaptureError, match=user):
             capture_cell(make, [tensor(8, 16)])
+
+
+def test_a_collective_in_the_network_itself_is_refused(capture_cell):
+    from mindspore import nn, ops
+
+    class Net(nn.Cell):
+        def __init__(self):
+            super().__init__()
+            self.operator = ops.Primitive("AllReduce").add_prim_attr("group", "hccl_world_group")
+
+        def construct(self, x):
+            return self.operator(x)
+
+    with pytest.raises(CaptureError, match="AllReduce .* is a collective"):
+        capture_cell(Net, [tensor(8, 16)])
