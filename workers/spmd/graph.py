@@ -91,6 +91,11 @@ class Node:
         """The operands that are tensors, tuples of them laid flat: what a strategy counts."""
         return tuple(x for x in flatten(self.inputs) if is_tensor(x))
 
+    @property
+    def sized_by_data(self) -> bool:
+        """Tell whether some shape, as of what a mask selects, is known when it runs only."""
+        return any(size < 0 for x in (*self.tensors, *self.outputs) for size in shape_of(x))
+
     def argument(self, index: int, default: Any = None) -> Any:
         """Return the value of a constant operand; ``default`` where there is none."""
         operand = self.inputs[index] if index < len(self.inputs) else None

@@ -121,7 +121,7 @@ class _Partition:
                 self.made_by[value.name] = node
         elif node.op == "Cast":
             self._cast(node)
-        elif node.op == "Reshape":
+        elif node.op == "Reshape" and not node.sized_by_data:
             self._reshape(node)
         else:
             self._operator(node, rule_of(node, self.devices))

@@ -115,7 +115,7 @@ class _Simplifier:
             return replace(node, call=self._call(node.call))
         inputs = tuple(map(self.operand, node.inputs))
         node = replace(node, inputs=inputs)
-        if node.op == "Reshape" and isinstance(inputs[0], Value):
+        if node.op == "Reshape" and isinstance(inputs[0], Value) and not node.sized_by_data:
             source = self.source_of.get(inputs[0].name, inputs[0])
             result = node.outputs[0]
             node = replace(node, inputs=(source, *inputs[1:]))

@@ -85,3 +85,31 @@ def test_a_transformer_block_costs_two_all_reduces_and_one_all_gather(capture_ca
         ("AllReduce", 4),
         ("AllGather", 2),
     ]
+
+
+def test_tensors_of_a_size_that_the_data_decide_stay_whole(capture_cell, lockstep):
+    from mindspore import Parameter, Tensor, nn, ops
+
+    from workers.spmd.partition import partition
+
+    weight = np.random.RandomState(1).rand(16, 16).astype(np.float32)
+
+    class Net(nn.Cell):
+        def __init__(self):
+            super().__init__()
+            self.weight = Parameter(Tensor(weight), name="weight")
+            self.matmul = ops.MatMul().shard(((1, 4), (4, 2)))
+
+        def construct(self, x):
+            chosen = ops.masked_select(x, x > 0)
+            rows = ops.gather(x, ops.nonzero(x[:, 0] > 0).reshape(-1), 0)
+            return ops.cat((chosen, chosen)), chosen[:-1].sum(), self.matmul(rows, self.weight)
+
+    x = np.random.RandomState(0).randn(8, 16).astype(np.float32)
+    program = partition(capture_cell(Net, [Tensor(x)]), 8)
+    assert program.parameters["weight"].local.shape == (4, 8)
+    chosen, rows = x[x > 0], x[x[:, 0] > 0]
+    for twice, total, product in lockstep(program, {"weight": weight}, [Tensor(x)]):
+        np.testing.assert_array_equal(twice, np.concatenate((chosen, chosen)))
+        np.testing.assert_allclose(total, chosen[:-1].sum(), rtol=1e-5)
+        np.testing.assert_allclose(product, rows @ weight, rtol=1e-5)

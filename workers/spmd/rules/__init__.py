@@ -24,6 +24,8 @@ def rule_of(node: Node, devices: int) -> Signature:
     """Return the signature of a node; one that only divides parameters if no rule knows it."""
     if node.attributes.get("self_define_shard"):
         return self_defined(node)
+    if node.sized_by_data:
+        return _at_work_whole(node)
     if node.op in ("MatMul", "MatMulExt") and is_cut_alike(node, devices):
         return gathered_mat_mul(node)
     rule = RULES.get(node.op)
@@ -31,6 +33,21 @@ def rule_of(node: Node, devices: int) -> Signature:
     if node.op not in HAS_RULE:
         return _in_data_parallel(node, signature)
     return replace(signature, takes_layout=node.op in TAKES_LAYOUT)
+
+
+def _at_work_whole(node: Node) -> Signature:
+    """Divide parameters as a strategy says, and run on whole tensors: there is no size to split."""
+    rule = RULES.get(node.op) if node.attributes.get("in_strategy") else None
+    found = (rule(node) if rule else None) or unknown(node)
+    return replace(
+        found,
+        batch=None,
+        computed=tuple((None,) * len(dims) for dims in found.inputs),
+        outputs=tuple((None,) * len(value.shape) for value in node.outputs),
+        looked_up=None,
+        localize=None,
+        known=False,
+    )
 
 
 def _in_data_parallel(node: Node, signature: Signature) -> Signature:
