@@ -65,7 +65,9 @@ def test_each_rank_loads_the_slice_of_its_predict_layout(
     layouts = {}
     for name, array in full.items():
         layout = Layout.from_tensor_map(predict[name][0], predict[name][1])
-        layouts[name] = layout if len(layout.axes) == array.ndim else layout.folded(array.shape, whole=True)
+        if len(layout.axes) != array.ndim:
+            layout = layout.folded(array.shape, whole=True)
+        layouts[name] = layout
     wanted = {name: want(full[name].shape, layout) for name, layout in layouts.items()}
     checkpoint = open_checkpoint(str(folder / "slices"), folder / "train_strategy.ckpt")
     for rank in range(8):
