@@ -233,8 +233,6 @@ class _Life:
                 f"{self._spec.network} returns {len(outputs)} outputs, where an evaluation on"
                 " several ranks needs one; evaluate with --ranks 1"
             )
-        if not outputs:
-            raise InputError(f"{self._spec.network} returns no tensor, so nothing is predicted")
         return outputs + tuple(map(array_of, labels))
 
     def _deliver(

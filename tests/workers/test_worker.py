@@ -203,14 +203,6 @@ def test_an_output_that_no_npy_file_can_hold_is_a_failure(live: Live) -> None:
     assert (failed.phase, failed.kind) == ("predict", "ProtocolError")
 
 
-def test_a_network_that_returns_nothing_is_bad_input(live: Live) -> None:
-    runtime = Multiplier()
-    runtime.predict = lambda batch: ()  # type: ignore[method-assign]
-    exit_code, messages = live(runtime)
-    assert (exit_code, failure(messages).phase) == (2, "predict")
-    assert "net:make returns no tensor" in failure(messages).message
-
-
 def test_no_batch_at_all_is_bad_input(live: Live) -> None:
     runtime = Multiplier()
     runtime.inputs = []
