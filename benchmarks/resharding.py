@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,20 +65,20 @@ def make_files(folder: Path) -> None:
     write_strategy_file(folder / "target.ckpt", {name: TARGET for name in NAMES})
 
 
-def this_core(folder: Path) -> int:
+def this_core(folder: Path, threads: int = 1) -> int:
     """Count from opening the files to the last byte."""
     CLOCK.start()
-    nbytes, arrays = load(folder, 0)
+    nbytes, arrays = load(folder, 0, threads)
     CLOCK.stop()
     check(arrays, 0)
     return nbytes
 
 
-def load(folder: Path, rank: int) -> tuple[int, Mapping[str, Any]]:
+def load(folder: Path, rank: int, threads: int = 1) -> tuple[int, Mapping[str, Any]]:
     """Open, plan and copy; return the bytes of files that were copied, and the slices."""
     checkpoint = open_checkpoint(str(folder), folder / "source.ckpt")
     plan = plan_rank(checkpoint, {name: Weight() for name in NAMES}, rank)
-    return plan.bytes_to_read, execute(plan)
+    return plan.bytes_to_read, execute(plan, threads=threads)
 
 
 def limit(_: Path) -> int:
@@ -197,11 +198,15 @@ def status(key: str) -> int:
 WAYS: dict[str, Callable[[Path], int]] = {
     "limit": limit,
     "this core": this_core,
+    "this core, two threads": partial(this_core, threads=2),
     "safetensors get_slice": safetensors_get_slice,
     "MindSpore transform_checkpoint_by_rank": transform_checkpoint_by_rank,
     "MindSpore load_distributed_checkpoint": load_distributed_checkpoint,
 }
-ROUNDS_OF = {"limit": 15, "this core": 15, "safetensors get_slice": 5}
+ROUNDS_OF = {
+    **{"limit": 15, "this core": 15, "this core, two threads": 15},
+    "safetensors get_slice": 5,
+}
 
 
 def eight_ranks(folder: Path) -> dict[str, float]:

@@ -273,8 +273,8 @@ def read_slices(
     plan = plan_rank(checkpoint, wanted, spec.rank, spec.allow_missing)
     require_memory(plan)
     if spec.shares_weights:
-        return read_once(spec, plan, lambda memory: execute(plan, watch, memory))
-    return execute(plan, watch), plan.bytes_to_read
+        return read_once(spec, plan, lambda memory: execute(plan, watch, memory, spec.threads))
+    return execute(plan, watch, threads=spec.threads), plan.bytes_to_read
 
 
 def _device_memory_bytes(runtime: Runtime) -> int | None:

@@ -24,6 +24,7 @@ _DIMS, _TENSOR_TYPE, _CONTENT = 1, 2, 3
 
 _CRC_MARK = b"crc_num"
 _MOST_DIMS = 32  # NumPy has no more
+_MOST_VALUES = 1 << 18  # parameters, or chunks of them; more than that is damage
 
 
 def read_tensors(source: Source, size: int) -> tuple[dict[str, SavedTensor], int | None]:
@@ -35,7 +36,9 @@ def read_tensors(source: Source, size: int) -> tuple[dict[str, SavedTensor], int
     stop, crc32 = _footer(source, size)
     tensors: dict[str, list[SavedTensor]] = {}
     last = None
-    for field in wire.fields(source, 0, stop):
+    for number, field in enumerate(wire.fields(source, 0, stop)):
+        if number == _MOST_VALUES:
+            raise WireError(field.start, f"it has more than {_MOST_VALUES:,} parameters")
         if field.number != _VALUE or field.wire_type != wire.BYTES:
             raise WireError(field.start, "this is no checkpoint; is it a strategy file?")
         name, tensor = _read_value(source, field)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,16 +20,24 @@ from workers.resharding.strided import box_of_block, pieces
 _MOST_OPEN = 256  # files; a process may often open 1024
 _HUGE_PAGE = 2 << 20  # bytes, of x86-64 and of arm64 with pages of 4 KiB
 _ALIGNMENT = 64  # bytes; what MindSpore asks of a tensor that it takes without a copy
+_MOST_THREADS = 8  # they share the memory of one socket
+_SHARE_NBYTES = 16 << 20  # that are worth a thread
+
+_Copy: TypeAlias = tuple[FileRead, NDArray[Any]]
 
 
 def execute(
-    plan: LoadPlan, watch: Watch | None = None, memory: NDArray[np.uint8] | None = None
+    plan: LoadPlan,
+    watch: Watch | None = None,
+    memory: NDArray[np.uint8] | None = None,
+    threads: int = 1,
 ) -> dict[str, NDArray[Any]]:
     """Return the planned slices as fresh arrays; bfloat16 as uint16.
 
     Args:
         watch: is told how far it is while remote files are fetched.
         memory: where the arrays shall lie; ``block_bytes`` of it.
+        threads: that may copy at the same time.
 
     Raises:
         FileChangedError: a file was written after its index was read, or during the copy.
@@ -41,12 +50,33 @@ def execute(
     if any(index.cipher for index in plan.files.values()):
         # File by file, so that each block is decrypted once.
         copies.sort(key=lambda copy: (str(copy[0].path), copy[0].offset))
-        most_open = 1
+        most_open = threads = 1
     # Otherwise slice by slice: a slice that is made of several files stays in the caches.
-    with fetched(plan, watch) as mirrors, OpenFiles(plan.files, most_open, mirrors) as files:
-        for read, target in copies:
-            _copy_box(files[read.path], target, read)
+    shares = list(_shares(copies, min(threads, _MOST_THREADS)))
+    with fetched(plan, watch) as mirrors, ThreadPoolExecutor(max(len(shares), 1)) as pool:
+
+        def carry_out(share: Sequence[_Copy]) -> None:
+            with OpenFiles(plan.files, most_open, mirrors, len(shares)) as files:
+                for read, target in share:
+                    _copy_box(files[read.path], target, read)
+
+        if len(shares) == 1:
+            carry_out(shares[0])
+        else:
+            list(pool.map(carry_out, shares))  # raises what one of them has raised
     return arrays
+
+
+def _shares(copies: Sequence[_Copy], threads: int) -> Iterator[Sequence[_Copy]]:
+    """Yield runs of copies of about as many bytes each, for so many threads or fewer."""
+    whole = sum(target.nbytes for _, target in copies)
+    enough = max(-(-whole // threads), _SHARE_NBYTES)
+    first = held = 0
+    for index, (_, target) in enumerate(copies, 1):
+        held += target.nbytes
+        if held >= enough or index == len(copies):
+            yield copies[first:index]
+            first, held = index, 0
 
 
 def block_bytes(slices: Sequence[SlicePlan]) -> int:

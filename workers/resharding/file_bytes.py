@@ -19,7 +19,7 @@ from workers.resharding.remote.mirror import Mirror, open_mirror
 from workers.resharding.torn_mapping import guarded
 
 _READ_NBYTES = 8 << 20  # of one read; large enough for any disk
-_MAP_NBYTES = 32 << 20  # of a file that may count as memory of this process
+_MAP_NBYTES = 32 << 20  # of files that may count as memory of this process
 _DENSE_NBYTES = 16 << 10  # runs that are shorter are read together with what lies between them
 _AHEAD_NBYTES = 64 << 20  # of a remote file, in which view follows view
 _MADV_POPULATE_READ = 22  # Linux 5.14: map pages in one go, not at 16 of them a fault
@@ -28,7 +28,9 @@ _MADV_POPULATE_READ = 22  # Linux 5.14: map pages in one go, not at 16 of them a
 class Workspace:
     """The memory that open files share: pages of mapped ones, and room for what is read."""
 
-    def __init__(self) -> None:
+    def __init__(self, map_nbytes: int = _MAP_NBYTES) -> None:
+        """Take how much of mapped files may count as memory of this process."""
+        self.map_nbytes = map_nbytes
         self._mapped: list[mmap.mmap] = []
         self._spanned = 0  # bytes of mapped files that were looked at since the last release
         self._room = memoryview(bytearray())
@@ -36,7 +38,7 @@ class Workspace:
     def span(self, nbytes: int) -> None:
         """Note that so much of a mapped file is looked at; let go of what was before."""
         self._spanned += nbytes
-        if self._spanned > _MAP_NBYTES:
+        if self._spanned > self.map_nbytes:
             for mapped in self._mapped:
                 mapped.madvise(mmap.MADV_DONTNEED)  # the pages stay in the cache of the system
             self._spanned = nbytes
@@ -142,11 +144,11 @@ def _map(descriptor: int, size: int, path: str, workspace: Workspace) -> Iterato
 
 
 class _MappedBytes:
-    most_nbytes = _MAP_NBYTES // 2  # as much again may be mapped from the view before
     dense_nbytes = 1 << 62  # what lies between the bytes of a view costs nothing
 
     def __init__(self, mapped: mmap.mmap, workspace: Workspace) -> None:
         self._mapped, self._workspace = mapped, workspace
+        self.most_nbytes = workspace.map_nbytes // 2  # as much may be mapped from the view before
 
     def view(self, start: int, stop: int, dense: bool = True) -> memoryview:
         self._workspace.span(stop - start)
@@ -218,14 +220,16 @@ class OpenFiles(AbstractContextManager["OpenFiles"]):
         indices: Mapping[Location, CheckpointIndex],
         most: int,
         fetched: Mapping[Location, Mirror],
+        users: int = 1,
     ) -> None:
         """Take the indices of the files.
 
         Args:
             fetched: of remote files, where all that will be viewed is already.
+            users: how many of these look at files at the same time.
         """
         self._indices, self._most, self._fetched = indices, most, fetched
-        self._workspace = Workspace()
+        self._workspace = Workspace(_MAP_NBYTES // users)
         self._open: dict[Location, tuple[FileBytes, ExitStack]] = {}  # the first was opened first
 
     def __getitem__(self, path: Location) -> FileBytes:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -50,23 +51,27 @@ class Mapping:
     torn: bool = False
 
 
-_guarded: list[Mapping] = []
+_guarded: tuple[Mapping, ...] = ()  # never changed in place: the handler may be looking at it
+_changing = threading.Lock()
 _previous = _SignalAction()
 
 
 @contextmanager
 def guarded(address: int, nbytes: int) -> Iterator[Mapping]:
     """Survive lost pages of the mapping at ``address`` until the block ends."""
+    global _guarded
     mapping = Mapping(address, nbytes)
-    if not _guarded:
-        _install()
-    _guarded.append(mapping)
+    with _changing:
+        if not _guarded:
+            _install()
+        _guarded += (mapping,)
     try:
         yield mapping
     finally:
-        _guarded.remove(mapping)
-        if not _guarded:
-            _libc.sigaction(signal.SIGBUS, ctypes.byref(_previous), None)
+        with _changing:
+            _guarded = tuple(other for other in _guarded if other is not mapping)
+            if not _guarded:
+                _libc.sigaction(signal.SIGBUS, ctypes.byref(_previous), None)
 
 
 def _install() -> None:

@@ -227,3 +227,13 @@ def test_a_file_that_is_cut_while_its_index_is_read_is_refused(
     monkeypatch.setattr(os, "pread", cut_and_read)
     with pytest.raises(CheckpointFormatError, match="the file ends here"):
         read_index(path)
+
+
+def test_a_file_of_more_parameters_than_anybody_has_is_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.resharding.ckpt_format._MOST_VALUES", 3)
+    content = [value(name, "Int8", [1], b"1") for name in "abcd"]
+    assert len(index_of(b"".join(content[:3]), tmp_path)) == 3
+    with pytest.raises(CheckpointFormatError, match="more than 3 parameters"):
+        index_of(b"".join(content), tmp_path)

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +172,7 @@ def test_bfloat16_comes_as_its_bits(tmp_path: Path, want: Want) -> None:
 def test_a_copy_in_pieces_is_the_copy_in_one(
     window: int, tmp_path: Path, want: Want, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(file_bytes._MappedBytes, "most_nbytes", window)
+    monkeypatch.setattr(file_bytes, "_MAP_NBYTES", 2 * window)
     write_checkpoint(tmp_path / "c.ckpt", {"cube": ARRAYS["cube"], "matrix": ARRAYS["matrix"]})
     middle = Layout((3,), ((), (0,)))
     wanted = {
@@ -181,6 +183,41 @@ def test_a_copy_in_pieces_is_the_copy_in_one(
     loaded = execute(plan_rank(checkpoint, wanted, rank=1))
     np.testing.assert_array_equal(loaded["cube"], ARRAYS["cube"][:, 1:2])
     np.testing.assert_array_equal(loaded["matrix"], ARRAYS["matrix"][:, 5:10])
+
+
+@pytest.mark.parametrize("threads", [2, 3, 64])
+def test_several_threads_copy_what_one_copies(
+    threads: int, fixtures: Path, want: Want, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = fixtures / "transformer_dp2_mp4"
+    checkpoint = open_checkpoint(
+        str(folder / "train" / "slices"), folder / "train" / "train_strategy.ckpt"
+    )
+    halves = Layout((2,), ((0,),))
+    wanted = {
+        name: want(array.shape, replace(halves, axes=((0,), *[()] * (array.ndim - 1))))
+        for name, array in weights(folder).items()
+    }
+    plan = plan_rank(checkpoint, wanted, rank=1)
+    alone = execute(plan)
+    monkeypatch.setattr("workers.resharding.execute._SHARE_NBYTES", 1)
+    together = execute(plan, threads=threads)
+    assert together.keys() == alone.keys()
+    for name, array in alone.items():
+        np.testing.assert_array_equal(together[name], array, strict=True)
+
+
+def test_what_one_of_several_threads_meets_is_told(
+    tmp_path: Path, want: Want, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrays = {name: np.ones(1 << 14, np.float32) for name in ("a", "b", "c")}
+    write_checkpoint(tmp_path / "c.ckpt", arrays)
+    wanted = {name: want(array.shape) for name, array in arrays.items()}
+    plan = plan_rank(open_checkpoint(str(tmp_path / "c.ckpt")), wanted, rank=0)
+    monkeypatch.setattr("workers.resharding.execute._SHARE_NBYTES", 1)
+    os.truncate(tmp_path / "c.ckpt", 100)
+    with pytest.raises(FileChangedError, match="c.ckpt has changed"):
+        execute(plan, threads=3)
 
 
 def test_a_file_that_changed_after_planning_is_refused(tmp_path: Path, want: Want) -> None:

@@ -6,7 +6,9 @@ import ctypes
 import errno
 import os
 import signal
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +95,23 @@ def test_a_file_that_shrinks_while_it_is_read_ends_in_an_error(
         lost = bytes(file.view(1 << 19, (1 << 19) + 64))  # without the guard: SIGBUS
         assert lost == bytes(64)
     assert signal.getsignal(signal.SIGBUS) == before
+
+
+def test_files_that_shrink_under_several_threads_end_in_an_error_in_each(tmp_path: Path) -> None:
+    together = threading.Barrier(4, timeout=60)
+
+    def shrink(number: int) -> bytes:
+        path = tmp_path / f"{number}.ckpt"
+        write_checkpoint(path, {"w": np.ones(1 << 18, np.float32)})
+        with pytest.raises(FileChangedError, match=f"{number}.ckpt"):
+            with open_bytes(read_index(path)) as file:
+                os.truncate(path, 8192)
+                together.wait()
+                lost = np.copy(np.frombuffer(file.view(1 << 19, 1 << 20), np.uint8))
+        return lost.tobytes()
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(shrink, range(4))) == [bytes(1 << 19)] * 4
 
 
 def test_a_mapping_is_guarded_only_as_long_as_it_is_used() -> None:
