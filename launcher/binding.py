@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from launcher.host import Host
-from launcher.rank_table import Device
+from launcher.rank_table.table import Device
 
 
 def bind(how: str, host: Host, devices: Sequence[Device]) -> dict[int, tuple[int, ...]]:

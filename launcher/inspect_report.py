@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.errors import JobError, LauncherError, Problem
-from launcher.rank_table import parse_rank_table
+from launcher.rank_table.reading import parse_rank_table
 from launcher.rank_table.waiting import read_text
 from workers.resharding.checkpoint import open_checkpoint
 from workers.resharding.checkpoint_file import read_index

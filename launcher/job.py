@@ -43,7 +43,7 @@ class Job(BaseModel):
     working directory, those of a job file to the folder of that file.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     task: Literal["predict", "eval"] = "predict"
     """Predict, or evaluate as Model.eval of MindSpore does."""

@@ -5,8 +5,11 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import json
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import Any
 
 import yaml
@@ -51,8 +54,10 @@ def markdown() -> str:
         "| key | value | default | |",
         "|-----|-------|---------|-|",
     ]
+    described = _descriptions()
     for name, schema in _properties():
-        cells = (f"`{name}`", _kind(schema), _default(name, schema), _description(name))
+        said = " ".join(described[name].split())
+        cells = (f"`{name}`", _kind(schema), _default(name, schema), said)
         lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -63,9 +68,9 @@ def template(task: str) -> str:
         "# python -m launcher job.yaml",
         "# Paths are relative to this file. Flags of the same names win: --ranks 8.",
     ]
-    examples = _EXAMPLES[task]
+    examples, described = _EXAMPLES[task], _descriptions()
     for name, schema in _properties():
-        said = str(Job.model_fields[name].description).split("\n")
+        said = described[name].split("\n")
         lines += ["", *(f"# {line}" for line in said)]
         if choices := schema.get("enum"):
             lines.append(f"# One of {', '.join(choices)}.")
@@ -108,8 +113,18 @@ def _default(name: str, schema: Mapping[str, Any]) -> str:
     return "" if default in (None, "", [], {}) else f"`{json.dumps(default).strip(chr(34))}`"
 
 
-def _description(name: str) -> str:
-    return " ".join(str(Job.model_fields[name].description).split())
+def _descriptions() -> dict[str, str]:
+    """Return the text below each key of the job. Pydantic would look for it at every start."""
+    (job,) = ast.parse(inspect.getsource(Job)).body
+    assert isinstance(job, ast.ClassDef)
+    return {
+        key.target.id: inspect.cleandoc(str(below.value.value))
+        for key, below in pairwise(job.body)
+        if isinstance(key, ast.AnnAssign)
+        and isinstance(key.target, ast.Name)
+        and isinstance(below, ast.Expr)
+        and isinstance(below.value, ast.Constant)
+    }
 
 
 if __name__ == "__main__":

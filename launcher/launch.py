@@ -20,7 +20,7 @@ from launcher.job import Job
 from launcher.labels import accuracy, read_labels
 from launcher.outcome import Limits, Outcome, RootCause
 from launcher.placement import Placement, count_ranks, place
-from launcher.rank_table import RankTable, load_rank_table
+from launcher.rank_table.table import RankTable
 from launcher.run_folder import RunFolder, withdraw
 from launcher.run_result import RankResult, Result
 from launcher.runner import Watch, run_ranks
@@ -206,6 +206,8 @@ def read_rank_table(job: Job) -> RankTable | None:
     """Return the rank table that the job names, if it names one, once it is filled in."""
     if job.rank_table is None:
         return None
+    from launcher.rank_table.waiting import load_rank_table  # most jobs need no parser of tables
+
     return load_rank_table(job.rank_table, job.phase_timeout, _tell)
 
 

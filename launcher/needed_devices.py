@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from launcher.errors import HostError
 from launcher.job import Job
 from launcher.own_server import find_own_server
-from launcher.rank_table import Device, RankTable
+from launcher.rank_table.table import Device, RankTable
 from launcher.site import Site
 from launcher.visible_devices import own_numbers, visible_devices
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 
 from launcher.errors import HostError
 from launcher.host import Host
-from launcher.rank_table import RankTable
+from launcher.rank_table.table import RankTable
 
 SLURM_NAME = "SLURMD_NODENAME"
 POD_NAME = "RANK_ID"

@@ -11,7 +11,7 @@ from launcher.device_options import device_options, hccl_time_limits, require_po
 from launcher.errors import HostError, JobError
 from launcher.job import Job
 from launcher.needed_devices import kind_of_device, numbers_of_devices
-from launcher.rank_table import SIMULATED_SERVER, Device, RankTable
+from launcher.rank_table.table import SIMULATED_SERVER, Device, RankTable
 from launcher.run_folder import RunFolder
 from launcher.secret import HEAD_VARIABLE, SECRET_VARIABLE
 from launcher.site import Site

@@ -13,7 +13,6 @@ from typing import Any
 from launcher.errors import HostError, Problem, RankTableError
 from launcher.host import Host, look_around
 from launcher.own_server import find_own_server
-from launcher.rank_table import RankTable, load_rank_table
 from launcher.rank_table.address_source import AddressSource, find_addresses
 from launcher.rank_table.chips import CHIPS
 from launcher.rank_table.finding import Finding
@@ -21,7 +20,8 @@ from launcher.rank_table.frame import file_findings
 from launcher.rank_table.make import make_table, parse_devices, to_text
 from launcher.rank_table.merge import merge_tables
 from launcher.rank_table.reading import Reading, read_rank_table
-from launcher.rank_table.waiting import await_table, read_text
+from launcher.rank_table.table import RankTable
+from launcher.rank_table.waiting import await_table, load_rank_table, read_text
 from launcher.text import plural
 from launcher.visible_devices import VARIABLE, own_numbers, visible_devices
 from workers.resharding.atomic import atomic_file

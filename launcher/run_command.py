@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import os
 import sys
+from typing import TYPE_CHECKING
 
-from launcher import plan_command, summary
-from launcher.cluster.head import Head
-from launcher.cluster.hosts import follow
+from launcher import summary
 from launcher.console import make_console
 from launcher.engines.choice import leading, own_server
 from launcher.engines.engine import Starter
@@ -18,9 +17,12 @@ from launcher.launch import default_output, prepare, read_rank_table, start
 from launcher.outcome import Restarted
 from launcher.placement import count_ranks
 from launcher.progress import Progress
-from launcher.rank_table import RankTable
+from launcher.rank_table.table import RankTable
 from launcher.tee import Tee, chosen_ranks
 from workers.protocol import Message
+
+if TYPE_CHECKING:
+    from launcher.cluster.head import Head
 
 
 def execute(
@@ -43,9 +45,13 @@ def execute(
     if job.engine == "slurm" and ALLOCATION not in os.environ:
         return _submit(job, count_ranks(job, table), dry_run)
     if dry_run:
+        from launcher import plan_command
+
         return plan_command.execute(job, as_json)
     server = own_server(job, table, os.environ)
     if table is not None and server not in (None, table.servers[0]):
+        from launcher.cluster.hosts import follow
+
         return follow(job, table, str(server))
     with leading(job, table, os.environ) as starter:
         return _run(job, table, as_json, starter)

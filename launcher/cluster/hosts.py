@@ -16,7 +16,7 @@ from launcher.cluster.member import serve
 from launcher.curve import Keys, Where
 from launcher.host import look_around
 from launcher.job import Job
-from launcher.rank_table import RankTable
+from launcher.rank_table.table import RankTable
 from launcher.secret import read_secret
 from launcher.site import Site
 

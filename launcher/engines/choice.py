@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-import secrets
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
-from launcher.child import with_our_code
-from launcher.cluster import hosts
-from launcher.cluster.address import HeadAddress
-from launcher.cluster.head import Head
-from launcher.cluster.line import HeadLine
-from launcher.cluster.outer import Outer
-from launcher.cluster.slots import name_slot, reachable_addresses
-from launcher.curve import Keys
 from launcher.engines.engine import Starter
 from launcher.engines.local import LocalStarter
-from launcher.engines.mpi import mpirun_command
-from launcher.engines.slurm import srun_command
 from launcher.errors import HostError, JobError
 from launcher.host import Host, look_around
 from launcher.job import Job
 from launcher.own_server import find_own_server
 from launcher.placement import count_ranks
-from launcher.rank_table import RankTable
-from launcher.secret import HEAD_VARIABLE
+from launcher.rank_table.table import RankTable
 from launcher.site import Site
 from launcher.slot import find_slot
-
-_SLOT_PROGRAM = (sys.executable, "-P", "-m", "launcher.cluster")
 
 
 def choose_engine(job: Job, table: RankTable | None, host: Host) -> str:
@@ -72,10 +57,14 @@ def leading(
         if server != table.servers[0]:
             what = f"this host is {server}, and {table.servers[0]} leads the job"
             raise HostError(what, "start python -m launcher here, and this program there")
+        from launcher.cluster import hosts  # of no use to a job on one host
+
         with hosts.leading(job, table, server) as head:
             yield head
     elif job.engine in ("mpi", "slurm"):
-        with _leading_slots(job, count_ranks(job, table), environment) as head:
+        from launcher.cluster.started import leading_slots
+
+        with leading_slots(job, count_ranks(job, table), environment) as head:
             yield head
     else:
         yield LocalStarter(environment)
@@ -102,26 +91,3 @@ class Planned(LocalStarter):
             )
             for server, devices in self._table.devices_by_server().items()
         ]
-
-
-@contextmanager
-def _leading_slots(job: Job, ranks: int, environment: Mapping[str, str]) -> Iterator[Head]:
-    """Have mpirun or srun start a slot for each rank, once they are needed."""
-    make = mpirun_command if job.engine == "mpi" else srun_command
-    command = make(job, ranks, environment)
-    secret = secrets.token_hex(32)
-    line = HeadLine(Keys.shared(secret), job.port)
-    addresses = reachable_addresses(look_around())
-    address = HeadAddress(addresses=addresses, port=line.port, secret=secret)
-    told = {**with_our_code(environment), HEAD_VARIABLE: address.to_json()}
-
-    def start() -> Outer:
-        return Outer([*command, *_SLOT_PROGRAM], told)
-
-    expected = {name_slot(rank): (rank,) for rank in range(ranks)}
-    with Head(line, expected, None, _tell, start) as head:
-        yield head
-
-
-def _tell(line: str) -> None:
-    print(f"launcher: {line}", file=sys.stderr)

@@ -8,7 +8,7 @@ import pytest
 
 from launcher.binding import bind
 from launcher.host import Host, look_around
-from launcher.rank_table import Device
+from launcher.rank_table.table import Device
 
 TWO_NODES = Host(cpus=tuple(range(8)), numa=((0, 1, 4, 5), (2, 3, 6, 7)))
 

@@ -18,7 +18,7 @@ from launcher.engines.engine import Starter
 from launcher.errors import FolderInUseError, RankTableError, ReportError
 from launcher.job import Job
 from launcher.outcome import Limits, Outcome, RootCause
-from launcher.rank_table import RankTableTimeout
+from launcher.rank_table.waiting import RankTableTimeout
 from launcher.run_command import execute
 from launcher.run_folder import RunFolder
 from launcher.streams import StandardStreams

@@ -9,7 +9,7 @@ import pytest
 from launcher.errors import HostError
 from launcher.host import Host
 from launcher.own_server import find_own_server
-from launcher.rank_table import Device, RankTable
+from launcher.rank_table.table import Device, RankTable
 
 
 def table_of(*servers: str, aliases: Mapping[str, tuple[str, ...]] | None = None) -> RankTable:

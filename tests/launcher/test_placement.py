@@ -12,7 +12,7 @@ from launcher.errors import HostError, JobError
 from launcher.host import Host, look_around
 from launcher.job import Job
 from launcher.placement import Placement, count_ranks, place
-from launcher.rank_table import Device, RankTable
+from launcher.rank_table.table import Device, RankTable
 from launcher.run_folder import RunFolder
 from launcher.site import Site
 

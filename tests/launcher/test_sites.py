@@ -14,7 +14,7 @@ from launcher.errors import HostError
 from launcher.host import Host
 from launcher.job import Job
 from launcher.placement import place
-from launcher.rank_table import Device, RankTable
+from launcher.rank_table.table import Device, RankTable
 from launcher.run_folder import RunFolder
 from launcher.site import Site
 from workers.spec import WorkerSpec

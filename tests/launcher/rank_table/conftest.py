@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from launcher.rank_table import Finding, Reading, read_rank_table
+from launcher.rank_table.finding import Finding
+from launcher.rank_table.reading import Reading, read_rank_table
 
 Document = dict[str, Any]
 SAMPLES = Path(__file__).parents[2] / "fixtures" / "rank_tables"

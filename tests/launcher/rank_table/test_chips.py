@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from launcher.rank_table import Finding, Reading
+from launcher.rank_table.finding import Finding
 from launcher.rank_table.make import make_table
+from launcher.rank_table.reading import Reading
 
 Read = Callable[..., Reading]
 SERVER = "$.server_list[0].server_id"

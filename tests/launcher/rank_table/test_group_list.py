@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from launcher.rank_table import Device, Finding, Reading
+from launcher.rank_table.finding import Finding
+from launcher.rank_table.reading import Reading
+from launcher.rank_table.table import Device
 
 Table = dict[str, Any]
 Read = Callable[..., Reading]

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from launcher.errors import InvalidInputError
-from launcher.rank_table import Reading
 from launcher.rank_table.hccn import count_up
 from launcher.rank_table.make import make_table, parse_devices, to_text
+from launcher.rank_table.reading import Reading
 
 
 @pytest.mark.parametrize(

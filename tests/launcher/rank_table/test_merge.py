@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from launcher.errors import RankTableError
-from launcher.rank_table import Reading
 from launcher.rank_table.hccn import count_up
 from launcher.rank_table.make import make_table
 from launcher.rank_table.merge import merge_tables
+from launcher.rank_table.reading import Reading
 
 Document = dict[str, Any]
 

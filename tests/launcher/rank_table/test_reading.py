@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from launcher.errors import RankTableError
-from launcher.rank_table import parse_rank_table, read_rank_table
+from launcher.rank_table.reading import parse_rank_table, read_rank_table
 
 WITHOUT_CLOCK = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 TEXTS = st.text('{}[]:,"\\/ 01.azé\n', max_size=20)

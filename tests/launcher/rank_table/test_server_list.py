@@ -10,12 +10,9 @@ from typing import Any
 import pytest
 
 from launcher.errors import RankTableError
-from launcher.rank_table import (
-    Device,
-    Finding,
-    Reading,
-    parse_rank_table,
-)
+from launcher.rank_table.finding import Finding
+from launcher.rank_table.reading import Reading, parse_rank_table
+from launcher.rank_table.table import Device
 
 EXAMPLES = Path(__file__).parents[3] / "rank_tables"
 Table = dict[str, Any]

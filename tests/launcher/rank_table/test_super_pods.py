@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from launcher.rank_table import Finding, Reading
+from launcher.rank_table.finding import Finding
+from launcher.rank_table.reading import Reading
 
 Table = dict[str, Any]
 Read = Callable[..., Reading]

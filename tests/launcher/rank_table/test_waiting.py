@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from launcher.errors import RankTableError
-from launcher.rank_table import RankTableTimeout, Reading, load_rank_table, read_rank_table
-from launcher.rank_table.waiting import await_table
+from launcher.rank_table.reading import Reading, read_rank_table
+from launcher.rank_table.waiting import RankTableTimeout, await_table, load_rank_table
 
 INITIALIZING = '{"status": "initializing"}'
 COMPLETED = """{"status": "completed", "version": "1.0", "server_list": [
