@@ -8,8 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from workers.entry_point import FactoryError, blaming
 from workers.errors import InputError
 from workers.nested import is_tensor, leaves, stranger_in, tensors_in, with_tensors
+
+_END = object()
 
 
 class DataError(InputError):
@@ -90,11 +93,30 @@ def _cut(
 def _iterate(data: Any, source: str, may_be_empty: bool) -> Iterator[Any]:
     if not isinstance(data, Iterable) or isinstance(data, (str, bytes)):
         raise DataError(source, "its return value", _described(data))
-    number = -1
-    for number, batch in enumerate(data):
+    with blaming(source):
+        iterator = iter(data)
+    number = 0
+    while (batch := _next(iterator, source)) is not _END:
         yield _batch(batch, source, f"batch {number}")
-    if number < 0 and not may_be_empty:
+        number += 1
+    if number == 0 and not may_be_empty:
         raise DataError(source, "its return value", "empty")
+
+
+def _next(iterator: Iterator[Any], source: str) -> Any:
+    """Return the next batch, or _END. What the user's code raises meanwhile is bad input.
+
+    Raises:
+        FactoryError: it raised.
+        OSError: a disk or server failed it; another try may go better.
+    """
+    try:
+        with blaming(source):
+            return next(iterator, _END)
+    except FactoryError as error:
+        if isinstance(error.__cause__, OSError):
+            raise error.__cause__ from None
+        raise
 
 
 def _batch(batch: Any, source: str, where: str) -> Any:

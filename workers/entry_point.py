@@ -29,7 +29,7 @@ class EntryPointError(InputError):
 
 
 class FactoryError(InputError):
-    """The code that the user named raised an error before it returned anything."""
+    """The code that the user named, or what it returned, raised an error."""
 
     def __init__(self, name: str, said: str, where: str) -> None:
         super().__init__(name, said, where)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
@@ -50,6 +51,10 @@ def main() -> int:
     except WorkerError as error:
         print(error, file=sys.stderr)
         return error.exit_code
+    except Exception as error:  # of the user's metrics or loss: what it was comes before where
+        said = "".join(traceback.format_exception_only(error)).strip()
+        print(f"a metric or the loss raised {said}\n{traceback.format_exc()}", file=sys.stderr)
+        return 1
     with answer:
         json.dump(values, answer)
     return 0

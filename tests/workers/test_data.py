@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from workers.data import DataError, batches_of
+from workers.entry_point import FactoryError
 
 
 class Tensor:
@@ -99,3 +100,22 @@ def test_what_is_no_batch_is_named(data: Any, problem: str) -> None:
     with pytest.raises(DataError, match=f"net:data: {problem}; return a Tensor") as caught:
         list(batches_of(data, "net:data"))
     assert caught.value.exit_code == 2
+
+
+def failing(error: Exception) -> Iterator[np.ndarray]:
+    yield A
+    raise error
+
+
+def test_data_that_raise_while_they_are_read_are_bad_input() -> None:
+    batches = batches_of(failing(ValueError("no such row")), "net:data")
+    assert len(next(batches)) == 1
+    with pytest.raises(FactoryError, match="net:data raised ValueError: no such row .*test_data"):
+        next(batches)
+
+
+def test_a_disk_that_fails_while_data_are_read_is_no_bad_input() -> None:
+    batches = batches_of(failing(TimeoutError("the server is silent")), "net:data")
+    next(batches)
+    with pytest.raises(TimeoutError, match="the server is silent"):
+        next(batches)

@@ -12,7 +12,7 @@ from mindspore.dataset import Dataset, GeneratorDataset
 from mindspore.train import Callback, Loss, Metric, Model
 from mindspore.train.metrics import get_metrics, names
 
-from workers.data import array_of, batches_of, require_labelled
+from workers.data import DataError, array_of, batches_of, require_labelled
 from workers.entry_point import blaming, load_entry_point
 from workers.errors import InputError
 from workers.spec import WorkerSpec
@@ -105,6 +105,7 @@ class _Batches:
         self._data, self._source, self._batch_size = data, source, batch_size
         self.failure: Exception | None = None
         if isinstance(data, Dataset):
+            _require_two_columns(data, source)
             self.dataset = data
         else:
             columns = ["data", "label"]
@@ -120,6 +121,13 @@ class _Batches:
         except Exception as error:
             self.failure = error
             raise
+
+
+def _require_two_columns(dataset: Dataset, source: str) -> None:
+    names = dataset.get_col_names()
+    if len(names) != 2:
+        found = f"made of the columns {', '.join(names)}, where an evaluation needs (input, label)"
+        raise DataError(source, "its dataset", found)
 
 
 def _make_loss(spec: WorkerSpec) -> nn.Cell | None:

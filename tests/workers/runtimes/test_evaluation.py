@@ -13,6 +13,7 @@ import pytest
 from mindspore.dataset import NumpySlicesDataset
 
 from workers.data import DataError
+from workers.entry_point import FactoryError
 from workers.errors import InputError
 from workers.runtimes.evaluation import Evaluation, MetricsError, Passed
 from workers.runtimes.single import SingleRuntime
@@ -156,6 +157,14 @@ def test_a_batch_without_labels_is_named(evaluation: Callable[..., Evaluation]) 
         evaluation().run(Passed(), named, lambda outputs: None)
 
 
+def test_a_dataset_of_other_than_two_columns_is_refused(
+    evaluation: Callable[..., Evaluation],
+) -> None:
+    rows = {"scores": SCORES[0], "labels": LABELS[0], "names": LABELS[0]}
+    with pytest.raises(DataError, match="made of the columns scores, labels, names, where .*label"):
+        evaluation().run(Passed(), NumpySlicesDataset(rows), lambda outputs: None)
+
+
 def test_an_error_in_the_data_of_the_user_comes_through(
     evaluation: Callable[..., Evaluation],
 ) -> None:
@@ -163,7 +172,7 @@ def test_an_error_in_the_data_of_the_user_comes_through(
         yield SCORES[0], LABELS[0]
         raise ZeroDivisionError("in the data")
 
-    with pytest.raises(ZeroDivisionError, match="in the data"):
+    with pytest.raises(FactoryError, match="raised ZeroDivisionError: in the data"):
         evaluation().run(Passed(), broken(), lambda outputs: None)
 
 
