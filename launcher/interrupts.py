@@ -42,6 +42,7 @@ class Interrupts:
             for number in ENDING:
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     self._previous[number] = signal.signal(number, _noted)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)  # whoever started us may block them
         return self
 
     def __exit__(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 import signal
 import threading
@@ -37,6 +38,16 @@ def test_a_signal_that_was_ignored_stays_ignored() -> None:
             assert interrupts.receive() == []
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_a_signal_that_the_starter_had_blocked_comes_out_too() -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    try:
+        with Interrupts() as interrupts:
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert interrupts.receive() == [signal.SIGTERM]
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def test_in_another_thread_signals_are_left_alone() -> None:

@@ -73,6 +73,7 @@ def cut(graph: Graph, stages: int) -> tuple[Graph, ...]:
         later = {name for _, uses in parts[stage + 1 :] for name in uses}
         made = (x for node in nodes if stage_of[node] == stage for x in node.outputs)
         sent.append(tuple(value for value in made if value.name in later))
+        _refuse_unknown_sizes(nodes, sent[stage])
         _refuse_reshapes(nodes, sent[stage])
     used = {name for _, uses in parts for name in uses}
     return tuple(
@@ -151,6 +152,17 @@ def _part(
             kept.append(node)
             uses |= {value.name: value for value in reads_of(node)}
     return tuple(reversed(kept)), uses
+
+
+def _refuse_unknown_sizes(nodes: Iterable[Node], sent: Iterable[Value]) -> None:
+    made_by = {value.name: node for node in nodes for value in node.outputs}
+    for value in sent:
+        if any(size < 0 for size in value.shape):
+            raise StrategyError(
+                made_by[value.name],
+                "the data decide the size of what it makes, and a pipeline stage cannot send that",
+                "use it in the stage that makes it",
+            )
 
 
 def _refuse_reshapes(nodes: Iterable[Node], sent: Iterable[Value]) -> None:

@@ -48,6 +48,19 @@ class Chain(nn.Cell):
         return x
 
 
+class Chosen(nn.Cell):
+    """The second stage gets as many numbers as the data of the first one decide."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = Layer("first", 0), nn.ReLU()
+        self.second.pipeline_stage = 1
+
+    def construct(self, x):
+        x = self.first(x)
+        return self.second(ops.masked_select(x, x > 0))
+
+
 @pytest.fixture
 def divided(capture_cell):
     """Return the programs of a network, by stage."""
@@ -324,3 +337,8 @@ class Forked(nn.Cell):
 def test_stages_that_mindspore_would_refuse_are_refused(divided, make, reason):
     with pytest.raises(StrategyError, match=reason):
         divided(make, [X], 2)
+
+
+def test_a_stage_cannot_send_what_has_the_size_that_the_data_decide(divided):
+    with pytest.raises(StrategyError, match="MaskedSelect.*the data decide the size"):
+        divided(Chosen, (Tensor(numbers(8, 16)),), 2)

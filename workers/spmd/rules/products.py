@@ -94,7 +94,6 @@ def pooling(node: Node) -> Signature:
 def _windows_fit(node: Node, splits: Splits) -> str | None:
     """Say why height or width cannot be split: MindSpore exchanges borders in some cases only."""
     convolution = node.op == "Conv2D"
-    convolution = node.op == "Conv2D"
     kernel = _last_two(node.attributes.get("kernel_size", node.argument(1)))
     name = "stride" if convolution else "strides"
     stride = _last_two(node.attributes.get(name, node.argument(2)))
