@@ -44,7 +44,7 @@ def parse_layouts(document: Mapping[str, Any], source: str) -> Iterator[tuple[st
                 layout = layout_of_tuple(entry, _unknown)
         except LayoutError as error:
             raise StrategyFileError(source, str(error.of(name))) from error
-        except (TypeError, ValueError, KeyError, AttributeError, IndexError) as error:
+        except (TypeError, ArithmeticError, ValueError, LookupError, AttributeError) as error:
             raise StrategyFileError(source, f"the layout of {name} is damaged ({error})") from error
         yield name, layout
 

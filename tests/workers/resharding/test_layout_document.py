@@ -65,6 +65,10 @@ def test_the_layouts_that_the_project_prints_are_read(tmp_path: Path) -> None:
         ({"w": [[2, 4], ["x", 0], *ITEMS[2:]]}, "the layout of w is damaged"),
         ({"parameters": {"w": {"device_matrix": [2]}}}, "the layout of w is damaged"),
         ({"parameters": {"w": 3}}, "the layout of w is damaged"),
+        (
+            {"w": [[2, 2, 2], [2, 1, 0], [0, 3], 0, True, "", [8, 6], [8, 6]]},
+            "the layout of w is damaged",
+        ),
         ({"parameters": {"w": REPORTED | {"stages": [-1]}}}, "the layout of w is damaged"),
         ({"parameters": {"w": REPORTED | {"stages": []}}}, "the layout of w is damaged"),
         ({"parameters": {"w": REPORTED | {"stages": ["0"]}}}, "the layout of w is damaged"),
