@@ -12,7 +12,7 @@ SAMPLE_NBYTES = 4096
 
 def sample(index: CheckpointIndex, name: str) -> bytes:
     """Return some bytes of a tensor: of its beginning, its end, and evenly between."""
-    with open_bytes(index) as file:
+    with open_bytes(index, few=True) as file:
         return _sample(file, index.tensors[name])
 
 
@@ -23,7 +23,7 @@ def is_constant(content: bytes) -> bool:
 
 def differing(one: CheckpointIndex, other: CheckpointIndex, names: Iterable[str]) -> list[str]:
     """Return those of some tensors whose samples are not the same in two files."""
-    with open_bytes(one) as first, open_bytes(other) as second:
+    with open_bytes(one, few=True) as first, open_bytes(other, few=True) as second:
         return [
             name
             for name in names

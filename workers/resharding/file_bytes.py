@@ -76,7 +76,10 @@ class FileBytes(Protocol):
 
 @contextmanager
 def open_bytes(
-    index: CheckpointIndex, workspace: Workspace | None = None, fetched: Mirror | None = None
+    index: CheckpointIndex,
+    workspace: Workspace | None = None,
+    fetched: Mirror | None = None,
+    few: bool = False,
 ) -> Iterator[FileBytes]:
     """Open a file that must be as it was when its index was read, and stay so until the end.
 
@@ -84,6 +87,7 @@ def open_bytes(
         workspace: what it shares with other open files; a new one if not given.
         fetched: of a remote file, where all that will be viewed is already. Otherwise each view
             is fetched when it is taken.
+        few: bytes will be viewed, so that a mapping is not worth its while.
 
     Raises:
         FileChangedError: it is not the same file, was written to, or became shorter.
@@ -104,7 +108,7 @@ def open_bytes(
         if index.cipher is not None and index.key is not None:
             plain = _ReadBytes(descriptor, path, workspace)
             yield _DecryptedBytes(DecryptedSource(plain, index.cipher, path, index.key))
-        elif is_local(index.path):
+        elif not few and is_local(index.path):
             with _map(descriptor, index.identity.size, path, workspace) as mapped:
                 yield mapped
         else:
