@@ -6,7 +6,8 @@ computed wherever it is needed, in several stages perhaps.
 
 MindIR knows the cell of operators that are attributes of one. Functions (``x + y``, ``ops.relu``)
 it puts into the first cell that calls them; they run where their data come from, or later, in
-the stage of a parameter that they use with them.
+the stage of a parameter that they use with them. It keeps equal operators once, so that a function
+may bear the name of an attribute of another cell: its own cell has no such operator.
 """
 
 from __future__ import annotations
@@ -43,9 +44,16 @@ def with_stages(graph: Graph, network: Any) -> Graph:
         for parameter in cell.parameters_dict(recurse=False).values():
             owned[parameter.name] = min(stage, owned.get(parameter.name, stage))
 
+    def is_attribute(node: Node) -> bool:
+        cell = cells.get(".".join(path_of(node)))
+        return node.instance != "" and (
+            cell is None or any(own.name == node.op for own in cell._primitives.values() if own)
+        )
+
     def staged(node: Node) -> Node:
-        if node.instance:
+        if is_attribute(node):
             return replace(node, stage=stage_of(path_of(node)))
+        node = replace(node, instance="")
         values = list(values_of(node.inputs))
         claims = [owned[value.name] for value in values if value.name in owned]
         if claims and len(claims) == len(values):

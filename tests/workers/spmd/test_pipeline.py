@@ -244,6 +244,19 @@ def test_functions_run_in_the_stage_of_their_data_and_parameters(same_as_alone, 
     ]
 
 
+def test_a_function_runs_with_its_data_where_another_cell_has_the_same_operator(same_as_alone):
+    class Reshaping(Layer):  # MindIR keeps one Reshape, of the name that it has in Dense
+        def __init__(self, stage):
+            super().__init__("w", stage)
+            self.dense = nn.Dense(4, 4)
+
+        def construct(self, x):
+            return super().construct(ops.reshape(self.dense(ops.reshape(x, (8, 4, 4))), (8, 16)))
+
+    programs = same_as_alone(lambda: Chain(Reshaping(0), Reshaping(1)), [X], 2)
+    assert [len(program.parameters) for program in programs] == [3, 3]
+
+
 def test_a_loop_runs_in_its_stage(same_as_alone):
     class Loops(Layer):
         def construct(self, x):
