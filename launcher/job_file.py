@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -114,12 +115,12 @@ def _in_file(name: str) -> bool:
 
 
 def _is_path(value: Any) -> TypeGuard[str]:
-    return isinstance(value, str) and "\0" not in value
+    return isinstance(value, str) and value != "" and "\0" not in value
 
 
 def _job_error(error: ValidationError, path: Path | None, flags: Mapping[str, Any]) -> JobError:
     problems = problems_of(error, Job.model_fields)
-    from_flags = [problem for problem in problems if path is None or problem.where in flags]
+    from_flags = [p for p in problems if path is None or re.split(r"[.[]", p.where)[0] in flags]
     if not from_flags:
         return JobError(str(path), problems)
     named = [Problem(_flag(p.where), p.what, p.fix) for p in from_flags]

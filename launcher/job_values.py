@@ -101,7 +101,20 @@ def _json(value: Any) -> Any:
 
 
 def _strategy(value: Any) -> Any:
-    return _json(value) if isinstance(value, str) and value.startswith("[") else value
+    if value in ("full_batch", "data_parallel"):
+        return value
+    try:
+        parts = _json(value)
+        counts = tuple(tuple(of_input) for of_input in parts)
+    except (TypeError, ValueError):
+        counts = ((0,),)
+    if not all(type(count) is int and 1 <= count <= MOST for one in counts for count in one):
+        raise ValueError(
+            "it is no strategy of a dataset",
+            "write full_batch, data_parallel, or how many parts each dim of each input has,"
+            " [[4, 1], [4]]",
+        )
+    return counts
 
 
 def _metric(name: str) -> str:
@@ -123,6 +136,12 @@ def _source(text: str) -> str:
 def _size(text: str) -> str:
     parse_size(text)
     return text
+
+
+def _not_blank(value: Any) -> Any:
+    if value == "":  # else it would be the working directory
+        raise ValueError("it is empty", "give it a value, or leave it out")
+    return value
 
 
 def _without_nul(text: str) -> str:
@@ -160,19 +179,23 @@ DatasetStrategy = Annotated[
 ]
 Seconds = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 EntryPoint = Annotated[str, AfterValidator(_entry_point)]
-Data = Annotated[str, AfterValidator(_data)]
+NotBlank = BeforeValidator(_not_blank)
+Data = Annotated[str, NotBlank, AfterValidator(_data)]
 Metrics = Annotated[
     tuple[Annotated[str, AfterValidator(_metric)], ...],
     BeforeValidator(split_list),
     AfterValidator(_not_empty),
 ]
-AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
+AbsolutePath = Annotated[Path, NotBlank, AfterValidator(_absolute)]
 Source = Annotated[
-    str, BeforeValidator(lambda v: str(v) if isinstance(v, Path) else v), AfterValidator(_source)
+    str,
+    NotBlank,
+    BeforeValidator(lambda v: str(v) if isinstance(v, Path) else v),
+    AfterValidator(_source),
 ]
-Pattern = Annotated[str, AfterValidator(_pattern)]
+Pattern = Annotated[str, NotBlank, AfterValidator(_pattern)]
 Arguments = Annotated[dict[str, Any], BeforeValidator(_json)]
-FileWithKey = Annotated[str, AfterValidator(lambda text: str(_absolute(text)))]
+FileWithKey = Annotated[str, NotBlank, AfterValidator(lambda text: str(_absolute(text)))]
 Size = Annotated[str, AfterValidator(_size)]
 Ranks = Annotated[str, BeforeValidator(_ranks)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]

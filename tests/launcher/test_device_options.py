@@ -43,11 +43,22 @@ def test_options_keep_the_names_that_mindspore_has_for_them() -> None:
         {"pipeline_stages": 0},
         {"dataset_strategy": "half_batch"},
         {"dataset_strategy": "[[0]]"},
+        {"dataset_strategy": [[4, True]]},
+        {"dataset_strategy": 4},
     ],
 )
 def test_what_mindspore_would_refuse_is_refused(keys: dict[str, Any]) -> None:
     with pytest.raises(JobError, match=next(iter(keys)).replace("_", "-")):
         job(**keys)
+
+
+def test_a_strategy_that_is_none_is_told_once_with_those_that_there_are() -> None:
+    with pytest.raises(JobError) as caught:
+        job(dataset_strategy="data-parallel")
+    assert str(caught.value) == (
+        "command line: --dataset-strategy: it is no strategy of a dataset; write full_batch,"
+        " data_parallel, or how many parts each dim of each input has, [[4, 1], [4]]"
+    )
 
 
 def test_the_parts_of_the_inputs_may_come_as_json() -> None:

@@ -145,6 +145,10 @@ def test_a_bad_flag_is_named_as_a_flag(job_file: Path) -> None:
     assert refuse(job_file, phase_timeout=-1.0).startswith("command line: --phase-timeout: -1.0")
 
 
+def test_a_bad_flag_with_several_values_is_named_as_a_flag(job_file: Path) -> None:
+    assert refuse(job_file, metrics="mse,:x").startswith("command line: --metrics[1]: ")
+
+
 @pytest.mark.parametrize("name", ["net", "net:", ":make", "net:make-it", "net.py"])
 def test_an_entry_point_names_a_module_and_a_callable(name: str) -> None:
     assert "write pkg.module:name or path/file.py:name" in refuse(
@@ -219,7 +223,7 @@ def test_yaml_that_is_nested_too_deeply_is_refused(job_file: Path) -> None:
     assert "nested too deeply" in refuse(job_file)
 
 
-@pytest.mark.parametrize("key", ["network", "ranks", "search_path", "device", "timeout"])
+@pytest.mark.parametrize("key", ["network", "ranks", "search_path", "dataset_strategy"])
 def test_aliases_that_multiply_are_refused_in_a_few_words(job_file: Path, key: str) -> None:
     # ten lists of ten lists of ... : 10 ** 9 words, were they written out
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
@@ -244,6 +248,17 @@ def test_no_path_holds_a_nul(job_file: Path, key: str) -> None:
     value = '["~\\0"]' if key == "search_path" else '"~\\0.py:x"'
     job_file.write_text(f"predict_data: x:y\n{key}: {value}\n")
     assert "holds a NUL character" in refuse(job_file)
+
+
+@pytest.mark.parametrize(
+    "key", ["checkpoint", "strategy", "output", "labels", "predict_data", "rank_table", "key_file"]
+)
+def test_an_empty_path_is_not_the_working_directory(job_file: Path, key: str) -> None:
+    said = "it is empty; give it a value, or leave it out"  # "$STRATEGY", which nobody has set
+    flag = "--" + key.replace("_", "-")
+    assert refuse(job_file, **{key: ""}) == f"command line: {flag}: {said}"
+    job_file.write_text(f"network: net.py:make\n{key}: ''\n")
+    assert f"{key}: {said}" in refuse(job_file)
 
 
 def test_an_error_survives_the_way_to_another_process(job_file: Path) -> None:
