@@ -13,6 +13,7 @@ from workers.errors import InputError
 from workers.nested import is_tensor, leaves, stranger_in, tensors_in, with_tensors
 
 _END = object()
+_WRONG_PATH = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
 
 
 class DataError(InputError):
@@ -108,13 +109,13 @@ def _next(iterator: Iterator[Any], source: str) -> Any:
 
     Raises:
         FactoryError: it raised.
-        OSError: a disk or server failed it; another try may go better.
+        OSError: a disk or server failed it; another try may go better. No file comes to be there.
     """
     try:
         with blaming(source):
             return next(iterator, _END)
     except FactoryError as error:
-        if isinstance(error.__cause__, OSError):
+        if isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, _WRONG_PATH):
             raise error.__cause__ from None
         raise
 

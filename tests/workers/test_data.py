@@ -107,10 +107,11 @@ def failing(error: Exception) -> Iterator[np.ndarray]:
     raise error
 
 
-def test_data_that_raise_while_they_are_read_are_bad_input() -> None:
-    batches = batches_of(failing(ValueError("no such row")), "net:data")
+@pytest.mark.parametrize("error", [ValueError("no such row"), FileNotFoundError("no such row")])
+def test_data_that_raise_while_they_are_read_are_bad_input(error: Exception) -> None:
+    batches = batches_of(failing(error), "net:data")
     assert len(next(batches)) == 1
-    with pytest.raises(FactoryError, match="net:data raised ValueError: no such row .*test_data"):
+    with pytest.raises(FactoryError, match="net:data raised .*Error: no such row .*test_data"):
         next(batches)
 
 
