@@ -45,7 +45,8 @@ def _expected(path: Location) -> str:
         else:
             text = Path(beside).read_text(encoding="ascii", errors="replace")
     except (NoSuchFileError, FileNotFoundError):
-        raise RemoteError(beside, "there is no such file to compare with") from None
+        problem = "no such file to compare with; make it with sha256sum, or leave sha256 out"
+        raise RemoteError(beside, problem) from None
     match = _DIGEST.match(text)
     if match is None:
         raise RemoteError(beside, "it does not begin with a SHA-256")

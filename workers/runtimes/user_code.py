@@ -116,7 +116,7 @@ def _positional(batch: Any, signature: inspect.Signature, source: str) -> tuple[
     try:
         bound = signature.bind(**batch)
     except TypeError as error:
-        reason = f"with inputs {', '.join(batch)}, where construct{signature} has {error}"
+        reason = f"with inputs {', '.join(batch)}, where construct{signature} says: {error}"
         raise DataError(source, "a batch", reason) from error
     bound.apply_defaults()
     if bound.kwargs:
@@ -131,7 +131,7 @@ def _require_taken(inputs: tuple[Any, ...], signature: inspect.Signature, source
         signature.bind(*inputs)
     except TypeError as error:
         hint = " (labels go with --task eval)" if len(inputs) > 1 else ""
-        reason = f"of {len(inputs)} inputs, where construct{signature} has {error}{hint}"
+        reason = f"of {len(inputs)} inputs, where construct{signature} says: {error}{hint}"
         raise DataError(source, "a batch", reason) from error
 
 

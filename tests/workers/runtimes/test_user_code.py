@@ -73,6 +73,6 @@ def test_a_shard_without_samples_compiles_for_those_of_the_whole(
 
 
 def test_data_with_more_inputs_than_the_network_takes_are_refused(make_shared: MakeSpec) -> None:
-    said = r"a batch is of 2 inputs, where construct.* too many .*labels go with --task eval"
+    said = r"a batch is of 2 inputs, where construct.* says: too many .*labels go with --task eval"
     with pytest.raises(DataError, match=said):
         make_batches(make_shared(0, "labelled"), nn.ReLU())
