@@ -182,7 +182,8 @@ class _Reader:
         if op in _PACKING and all(self._is_closure(name, known) for name in proto.input):
             return [self._closure(name, known) for name in proto.input]
         found = [self._operand(name, known) for name in proto.input]
-        changes = self._changes_until(proto, known) if any(map(_is_state, found)) else {}
+        is_ordered = any(map(_is_state, found))
+        changes = self._changes_until(proto, known) if is_ordered else {}
         operands = tuple(_now(operand, changes) for operand in found if not _is_state(operand))
         if op in _PACKING:
             return operands
@@ -194,7 +195,8 @@ class _Reader:
         instance = primitive.instance_name
         node = Node(op, scope, operands, outputs, attributes, is_tuple, instance)
         self._append(node)
-        if op.startswith("Inplace") and isinstance(operands[0], Value):
+        # ops.inplace_add and its like have no state: they change nothing, whatever their name says.
+        if is_ordered and op.startswith("Inplace") and isinstance(operands[0], Value):
             self.changes.append((operands[0].name, outputs[0]))
             self.changed_by[proto.output[0]] = dict(self.changes[-1:])
         return outputs if is_tuple else outputs[0]

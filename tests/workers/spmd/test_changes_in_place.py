@@ -75,6 +75,13 @@ class InRounds(nn.Cell):
         return y, i
 
 
+class InNameOnly(nn.Cell):
+    def construct(self, x):
+        y = x * 1
+        z = ops.inplace_add(y, x[:2], (0, 1))
+        return z * 1, ops.depend(y, z) * 1
+
+
 class Unseen(nn.Cell):
     def construct(self, x):
         y, i = x * 1, ops.zeros(())
@@ -95,7 +102,9 @@ def on_ranks_of(capture_cell, lockstep):
     return run
 
 
-@pytest.mark.parametrize("make", [Unused, Renamed, Copied, InCells, InBranches, InRounds])
+@pytest.mark.parametrize(
+    "make", [Unused, Renamed, Copied, InCells, InBranches, InRounds, InNameOnly]
+)
 def test_the_answer_is_that_of_one_process(make, on_ranks_of):
     set_context(mode=GRAPH_MODE)
     alone = make()(Tensor(X.copy()))
