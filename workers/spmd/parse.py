@@ -45,6 +45,10 @@ _UNSEEN = (
     " simulated ranks do not see the change; write x = x + 1 in place of x.add_(1)"
 )
 
+_UNORDERED = (
+    "the network hands an operator a list or tuple that holds a tensor it changes in place, and"
+    " MindIR does not tell which comes first: make the list after the change"
+)
 
 _Changes = dict[str, Union[Value, None]]  # name of a tensor -> what it is now; None: not known
 
@@ -126,6 +130,10 @@ class _Reader:
         self.callees = {name: set(self._mentioned(f)) for name, f in self.functions.items()}
         self.born: dict[str, int] = {}  # the values that operators and loops make, in their order
         self.changes: list[tuple[str, Value | None]] = []  # all that were made in place, in order
+        self.loaded: set[str] = set()  # what was read at a known time
+        self.packed: dict[str, set[str]] = {}  # the tensors in a tuple that were not
+        self.unordered: set[str] = set()  # tensors that operators read out of such tuples
+        self.changed: set[str] = set()  # tensors that are changed in place anywhere
         self.changed_by: dict[str, _Changes] = {}  # what an operator or a call changed, by its name
 
     def read(self, arguments: Sequence[Any]) -> Graph:
@@ -143,6 +151,8 @@ class _Reader:
             known[proto.name] = given
             inputs += values_of(given)
         outputs = self._result(self._run(main, known), "the network")
+        if self.unordered & self.changed:
+            raise CaptureError(_UNORDERED)
         return Graph(tuple(self.nodes), parameters, tuple(inputs), outputs)
 
     def _run(self, graph: Any, known: dict[str, _Known]) -> End[Node]:
@@ -169,6 +179,7 @@ class _Reader:
         if op in _ORDERING:
             return Constant(_State(self._changes_until(proto, known)))
         if op in _TRANSPARENT:
+            self.loaded.add(proto.output[0])
             end = self._end(proto.input[0], known)
             return _now(end, self._changes_until(proto, known)) if _is_operand(end) else end
         if op == "Partial":
@@ -186,9 +197,12 @@ class _Reader:
         changes = self._changes_until(proto, known) if is_ordered else {}
         operands = tuple(_now(operand, changes) for operand in found if not _is_state(operand))
         if op in _PACKING:
+            self.packed[proto.output[0]] = self._unread(proto, known)
             return operands
         if op in _UNPACKING:
             return _item(operands, scope)
+        if not is_ordered:
+            self.unordered.update(*(self.packed.get(name, ()) for name in proto.input))
         attributes = {a.name: decode_attribute(a) for a in primitive.attribute}
         attributes |= {a.name: decode_attribute(a) for a in proto.attribute if a.name != "shape"}
         outputs, is_tuple = _outputs(proto, suffix, f"{op} ({scope})")
@@ -197,9 +211,19 @@ class _Reader:
         self._append(node)
         # ops.inplace_add and its like have no state: they change nothing, whatever their name says.
         if is_ordered and op.startswith("Inplace") and isinstance(operands[0], Value):
+            self.changed.add(operands[0].name)
             self.changes.append((operands[0].name, outputs[0]))
             self.changed_by[proto.output[0]] = dict(self.changes[-1:])
         return outputs if is_tuple else outputs[0]
+
+    def _unread(self, proto: Any, known: dict[str, _Known]) -> set[str]:
+        """Return the tensors that a tuple holds as they will be when the tuple is read."""
+        names = set().union(*(self.packed.get(name, ()) for name in proto.input))
+        for name in proto.input:
+            value = known.get(name)
+            if isinstance(value, Value) and name not in self.loaded:
+                names.add(value.name)
+        return names
 
     def _append(self, node: Node) -> None:
         self.nodes.append(node)

@@ -134,3 +134,27 @@ def test_operators_that_only_ascend_changes_tensors_with(on_ranks_of):
 def test_a_change_that_a_loop_would_hide_is_refused(on_ranks_of):
     with pytest.raises(CaptureError, match="in place in a branch or loop"):
         on_ranks_of(Unseen)
+
+
+def test_a_change_that_the_reader_of_a_list_may_see_or_not_is_refused(on_ranks_of):
+    class Net(nn.Cell):
+        def construct(self, x):
+            parts = [x * 1, x * 2]
+            parts[0].add_(1)
+            return ops.concat(parts)
+
+    with pytest.raises(CaptureError, match="make the list after the change"):
+        on_ranks_of(Net)
+
+
+def test_a_list_that_is_made_after_the_change_is_read(on_ranks_of):
+    class Net(nn.Cell):
+        def construct(self, x):
+            y = x * 1
+            before = ops.concat((y, x))
+            y.add_(1)
+            return before, ops.concat((y, x))
+
+    before, after = on_ranks_of(Net)
+    np.testing.assert_array_equal(before, np.concatenate((X, X)))
+    np.testing.assert_array_equal(after, np.concatenate((X + 1, X)))
