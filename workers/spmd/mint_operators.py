@@ -211,7 +211,7 @@ MINT: Mapping[str, Callable[..., Results]] = {
         )
     ),
     "Take": _numpy(np.take),
-    "Threshold": _numpy(lambda x, limit, value: np.where(x > limit, x, value)),
+    "Threshold": _numpy(lambda x, limit, value: np.where(x <= limit, value, x)),
     "TraceExt": _numpy(np.trace),
     "UpsampleBilinear2D": _bilinear,
     "Var": _numpy(_spread),
