@@ -4,9 +4,6 @@ MindIR wraps what matters in plumbing: Load and Depend order side effects, MakeT
 TupleGetItem pack values, and every lazily inlined cell is a function of its own. All of that
 is resolved here. A branch on data is a Switch between two functions; a loop is a function
 that in its last step calls itself, through one.
-
-Operators that change a tensor in place yield the new one, as any operator does. Who reads the
-tensor after them is told by the state that MindIR hands on from one side effect to the next.
 """
 
 from __future__ import annotations
@@ -32,32 +29,14 @@ from workers.spmd.graph import (
     blocks_of,
     values_of,
 )
-from workers.spmd.mindir import MONAD, decode_attribute, decode_dtype
+from workers.spmd.in_place import InPlace, Moment, is_state, seen
+from workers.spmd.mindir import decode_attribute, decode_dtype
 
 _ORDERING = {"UpdateState"}  # yields a token that orders side effects, never a tensor
 _TRANSPARENT = {"Load", "Depend", "stop_gradient", "StopGradient"}  # yields its first input
 _PACKING = {"MakeTuple", "MakeList", "make_tuple", "make_list"}
 _PICKING = {"SwitchLayer", "switch_layer"}  # a cell of a list, by its number
 _UNPACKING = {"TupleGetItem", "ListGetItem", "tuple_getitem", "list_getitem"}
-
-_UNSEEN = (
-    "the network changes a tensor in place in a branch or loop on data, and reads it afterwards:"
-    " simulated ranks do not see the change; write x = x + 1 in place of x.add_(1)"
-)
-
-_UNORDERED = (
-    "the network hands an operator a list or tuple that holds a tensor it changes in place, and"
-    " MindIR does not tell which comes first: make the list after the change"
-)
-
-_Changes = dict[str, Union[Value, None]]  # name of a tensor -> what it is now; None: not known
-
-
-@dataclass(frozen=True, eq=False)
-class _State:
-    """What has been changed in place so far; stands where MindIR has its token."""
-
-    changes: _Changes
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +62,7 @@ class _Loop:
     name: str
     arguments: list[Operand]  # of its first call
     varying: set[int]  # the arguments that are not the same in every round
-    born: int  # how many values there were before it
+    since: Moment  # when it was entered
 
     def picked(self, arguments: list[Operand]) -> tuple[Operand, ...]:
         return tuple(arguments[i] for i in sorted(self.varying))
@@ -128,13 +107,7 @@ class _Reader:
         self.loops: dict[str, _Loop] = {}  # that are being read, by their function
         self.readings: Counter[str] = Counter()  # of each function: its values need other names
         self.callees = {name: set(self._mentioned(f)) for name, f in self.functions.items()}
-        self.born: dict[str, int] = {}  # the values that operators and loops make, in their order
-        self.changes: list[tuple[str, Value | None]] = []  # all that were made in place, in order
-        self.loaded: set[str] = set()  # what was read at a known time
-        self.packed: dict[str, set[str]] = {}  # the tensors in a tuple that were not
-        self.unordered: set[str] = set()  # tensors that operators read out of such tuples
-        self.changed: set[str] = set()  # tensors that are changed in place anywhere
-        self.changed_by: dict[str, _Changes] = {}  # what an operator or a call changed, by its name
+        self.in_place = InPlace()
 
     def read(self, arguments: Sequence[Any]) -> Graph:
         main = self.model.graph
@@ -151,8 +124,7 @@ class _Reader:
             known[proto.name] = given
             inputs += values_of(given)
         outputs = self._result(self._run(main, known), "the network")
-        if self.unordered & self.changed:
-            raise CaptureError(_UNORDERED)
+        self.in_place.require_order()
         return Graph(tuple(self.nodes), parameters, tuple(inputs), outputs)
 
     def _run(self, graph: Any, known: dict[str, _Known]) -> End[Node]:
@@ -177,11 +149,11 @@ class _Reader:
             raise CaptureError(f"the compiled graph calls {scope or kind}, which is no operator")
         op = primitive.op_type
         if op in _ORDERING:
-            return Constant(_State(self._changes_until(proto, known)))
+            return self.in_place.state(proto.input, known)
         if op in _TRANSPARENT:
-            self.loaded.add(proto.output[0])
+            self.in_place.load(proto.output[0])
             end = self._end(proto.input[0], known)
-            return _now(end, self._changes_until(proto, known)) if _is_operand(end) else end
+            return seen(end, self.in_place.until(proto.input, known)) if _is_operand(end) else end
         if op == "Partial":
             arguments = tuple(self._operand(name, known) for name in proto.input[1:])
             return _Closure(proto.input[0], arguments)
@@ -193,16 +165,16 @@ class _Reader:
         if op in _PACKING and all(self._is_closure(name, known) for name in proto.input):
             return [self._closure(name, known) for name in proto.input]
         found = [self._operand(name, known) for name in proto.input]
-        is_ordered = any(map(_is_state, found))
-        changes = self._changes_until(proto, known) if is_ordered else {}
-        operands = tuple(_now(operand, changes) for operand in found if not _is_state(operand))
+        is_ordered = any(map(is_state, found))
+        changes = self.in_place.until(proto.input, known) if is_ordered else {}
+        operands = tuple(seen(operand, changes) for operand in found if not is_state(operand))
         if op in _PACKING:
-            self.packed[proto.output[0]] = self._unread(proto, known)
+            self.in_place.pack(proto.output[0], proto.input, known)
             return operands
         if op in _UNPACKING:
             return _item(operands, scope)
         if not is_ordered:
-            self.unordered.update(*(self.packed.get(name, ()) for name in proto.input))
+            self.in_place.read_unordered(proto.input)
         attributes = {a.name: decode_attribute(a) for a in primitive.attribute}
         attributes |= {a.name: decode_attribute(a) for a in proto.attribute if a.name != "shape"}
         outputs, is_tuple = _outputs(proto, suffix, f"{op} ({scope})")
@@ -211,45 +183,21 @@ class _Reader:
         self._append(node)
         # ops.inplace_add and its like have no state: they change nothing, whatever their name says.
         if is_ordered and op.startswith("Inplace") and isinstance(operands[0], Value):
-            self.changed.add(operands[0].name)
-            self.changes.append((operands[0].name, outputs[0]))
-            self.changed_by[proto.output[0]] = dict(self.changes[-1:])
+            self.in_place.change(proto.output[0], operands[0], outputs[0])
         return outputs if is_tuple else outputs[0]
-
-    def _unread(self, proto: Any, known: dict[str, _Known]) -> set[str]:
-        """Return the tensors that a tuple holds as they will be when the tuple is read."""
-        names = set().union(*(self.packed.get(name, ()) for name in proto.input))
-        for name in proto.input:
-            value = known.get(name)
-            if isinstance(value, Value) and name not in self.loaded:
-                names.add(value.name)
-        return names
 
     def _append(self, node: Node) -> None:
         self.nodes.append(node)
-        for value in node.outputs:
-            self.born[value.name] = len(self.born)
-
-    def _changes_until(self, proto: Any, known: dict[str, _Known]) -> _Changes:
-        """Return what has been changed in place before a node, as its inputs tell."""
-        changes: _Changes = {}
-        for name in proto.input:
-            state = known.get(name)
-            if isinstance(state, Constant) and isinstance(state.value, _State):
-                changes |= state.value.changes
-            changes |= self.changed_by.get(name, {})
-        return changes
+        self.in_place.bear(node.outputs)
 
     def _called(self, proto: Any, kind: str, known: dict[str, _Known], suffix: str) -> End[Node]:
         """Read a call of a function, or of what a Switch picks."""
         arguments = tuple(self._operand(name, known) for name in proto.input)
-        changed, born = len(self.changes), len(self.born)
+        before = self.in_place.now
         end = self._entered(kind, known, arguments)
-        if not _is_operand(end):  # what is made in blocks is not known behind them
-            self.changes[changed:] = [
-                (name, None) for name, _ in self.changes[changed:] if self.born.get(name, -1) < born
-            ]
-        self.changed_by[proto.output[0]] = dict(self.changes[changed:])
+        if not _is_operand(end):
+            self.in_place.hide(before)
+        self.in_place.credit(proto.output[0], before)
         if isinstance(end, Jump) or not isinstance(end, (Fork, Call)) or set(_jumps(end)):
             return end  # what jumps to a loop around here ends the block
         outputs, is_tuple = _outputs(proto, suffix, "a branch on data")
@@ -280,11 +228,10 @@ class _Reader:
             return self._jump(self.loops[name], arguments)
         if not self._recurs(name):
             return self._run(self.functions[name], self._bound(name, arguments))
-        loop = _Loop(name, arguments, set(), len(self.born))
-        changed = len(self.changes)
+        loop = _Loop(name, arguments, set(), self.in_place.now)
         while True:
             nodes, self.nodes = self.nodes, []
-            del self.changes[changed:]  # of a reading that was given up
+            self.in_place.forget(loop.since)
             self.loops[name] = loop
             try:
                 formals = [
@@ -292,8 +239,7 @@ class _Reader:
                     else arguments[i]
                     for i, proto in enumerate(self.functions[name].input)
                 ]
-                for value in values_of(loop.picked(formals)):
-                    self.born[value.name] = len(self.born)
+                self.in_place.bear(values_of(loop.picked(formals)))
                 end = self._run(self.functions[name], self._bound(name, formals))
                 block = Block(tuple(self.nodes), end)
             except _VariesError as error:
@@ -313,10 +259,7 @@ class _Reader:
             loop.varying |= differing
             raise _VariesError(loop)
         for first, again in pairs:
-            for name, value in _changes_in(again).items():
-                around = self.born.get(name, -1) < loop.born
-                if around and _changes_in(first).get(name) is not value:
-                    raise CaptureError(_UNSEEN)
+            self.in_place.require_same(first, again, loop.since)
         return Jump(loop.name, loop.picked(arguments))
 
     def _block(self, name: str, arguments: list[Operand]) -> Block[Node]:
@@ -388,35 +331,12 @@ def _is_operand(end: End[Node]) -> bool:
     return not isinstance(end, (Jump, Fork, Call))
 
 
-def _is_state(operand: Operand) -> bool:
-    """Tell the tokens that order side effects from what operators take."""
-    if not isinstance(operand, Constant):
-        return False
-    return operand.value is MONAD or isinstance(operand.value, _State)
-
-
-def _changes_in(operand: Operand) -> _Changes:
-    state = operand.value if isinstance(operand, Constant) else None
-    return state.changes if isinstance(state, _State) else {}
-
-
-def _now(operand: Any, changes: _Changes) -> Any:
-    """Return an operand as it is after changes in place."""
-    if isinstance(operand, tuple):
-        return tuple(_now(item, changes) for item in operand)
-    while isinstance(operand, Value) and operand.name in changes:
-        operand = changes[operand.name]
-        if operand is None:
-            raise CaptureError(_UNSEEN)
-    return operand
-
-
 def _same(one: Operand, other: Operand) -> bool:
     """Tell whether two arguments are the same thing; equal tensors are not."""
     if isinstance(one, tuple) and isinstance(other, tuple):
         return len(one) == len(other) and all(map(_same, one, other))
     if isinstance(one, Constant) and isinstance(other, Constant):
-        return one.value is other.value or (_is_state(one) and _is_state(other))
+        return one.value is other.value or (is_state(one) and is_state(other))
     return one is other
 
 
