@@ -23,6 +23,7 @@ _TAG, _TENSOR = 1, 2
 _DIMS, _TENSOR_TYPE, _CONTENT = 1, 2, 3
 
 _CRC_MARK = b"crc_num"
+_NO_TENSOR = SavedTensor(OPAQUE, (), ())
 _MOST_DIMS = 32  # NumPy has no more
 _MOST_VALUES = 1 << 18  # parameters, or chunks of them; more than that is damage
 
@@ -61,7 +62,7 @@ def _footer(source: Source, size: int) -> tuple[int, int | None]:
 
 def _read_value(source: Source, value: Field) -> tuple[str, SavedTensor]:
     """Return the name of a parameter, and the one chunk of it that this message holds."""
-    name, tensor = None, SavedTensor(OPAQUE, (), ())
+    name, tensor = None, _NO_TENSOR
     for field in wire.fields(source, value.start, value.stop):
         if field.number == _TAG:
             name = wire.text(source, field)
@@ -101,14 +102,15 @@ def _checked(name: str, tensor: SavedTensor) -> SavedTensor:
     """
     if tensor.dtype not in STORAGE:
         return tensor
-    itemsize = STORAGE[tensor.dtype].itemsize
-    if tensor.dims == (0,) and tensor.nbytes == itemsize:
+    itemsize, nbytes = STORAGE[tensor.dtype].itemsize, tensor.nbytes
+    if tensor.dims == (0,) and nbytes == itemsize:
         return tensor._replace(dims=())  # a scalar, as MindSpore 2.0 wrote it
     needed = math.prod(tensor.dims) * itemsize
-    if tensor.nbytes != needed or any(chunk.nbytes % itemsize for chunk in tensor.chunks):
+    in_pieces = len(tensor.chunks) > 1 and any(chunk.nbytes % itemsize for chunk in tensor.chunks)
+    if nbytes != needed or in_pieces:
         raise WireError(
             tensor.chunks[0].offset,
-            f"{name} has {tensor.nbytes} bytes, but {tensor.dtype} of shape"
+            f"{name} has {nbytes} bytes, but {tensor.dtype} of shape"
             f" {list(tensor.dims)} takes {needed}",
         )
     return tensor
