@@ -39,6 +39,11 @@ class FactoryError(InputError):
         return f"{self.name} raised {self.said} ({self.where})"
 
 
+def words_of(error: BaseException) -> str:
+    """Return the kind of an error and its message, as a traceback ends."""
+    return "".join(traceback.format_exception_only(error)).strip()
+
+
 @contextmanager
 def blaming(name: str) -> Iterator[None]:
     """Make errors of the user's code inside errors of what it was to return: bad input.
@@ -54,7 +59,7 @@ def blaming(name: str) -> Iterator[None]:
         frames = traceback.extract_tb(error.__traceback__)[1:]  # the first one is the yield above
         module = name.rpartition(":")[0].removesuffix(".py").replace(".", "/")
         frame = next((f for f in reversed(frames) if module in f.filename), frames[-1])
-        said = "".join(traceback.format_exception_only(error)).strip()
+        said = words_of(error)
         where = f"{frame.filename}, line {frame.lineno}"
         raise FactoryError(name, said, where) from error
 

@@ -48,9 +48,7 @@ def report(programs: Sequence[Program]) -> dict[str, Any]:
             for program in programs
             for name, placed in program.parameters.items()
         },
-        "inputs": {
-            placed.value.name.removeprefix("input:"): _placed(placed) for placed in first.inputs
-        },
+        "inputs": {placed.value.users_name: _placed(placed) for placed in first.inputs},
         "operators": [
             {
                 "op": operator.node.op,

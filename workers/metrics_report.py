@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from workers.entry_point import words_of
 from workers.errors import WorkerError
 from workers.lifeline import die_with
 from workers.spec import WorkerSpec
@@ -52,8 +53,8 @@ def main() -> int:
         print(error, file=sys.stderr)
         return error.exit_code
     except Exception as error:  # of the user's metrics or loss: what it was comes before where
-        said = "".join(traceback.format_exception_only(error)).strip()
-        print(f"a metric or the loss raised {said}\n{traceback.format_exc()}", file=sys.stderr)
+        said = f"a metric or the loss raised {words_of(error)}"
+        print(f"{said}\n{traceback.format_exc()}", file=sys.stderr)
         return 1
     with answer:
         json.dump(values, answer)

@@ -32,7 +32,7 @@ def input_layouts(
     if isinstance(strategy, str):
         strategy = [[devices, *[1] * len(x.shape[1:])] if x.shape else [] for x in inputs]
     if len(strategy) != len(inputs):
-        names = ", ".join(map(_name, inputs))
+        names = ", ".join(value.users_name for value in inputs)
         raise DatasetStrategyError(
             f"it is of {len(strategy)} inputs, the network has {len(inputs)}: {names}"
         )
@@ -57,7 +57,7 @@ def input_layouts(
 
 def _check_entry(value: Value, entry: Sequence[int]) -> None:
     """Refuse numbers that do not fit the shape of an input."""
-    told = f"{_name(value)} of shape {list(value.shape)}: {list(entry)}"
+    told = f"{value.users_name} of shape {list(value.shape)}: {list(entry)}"
     if len(entry) != len(value.shape):
         raise DatasetStrategyError(f"{told} has {len(entry)} numbers for {len(value.shape)} dims")
     if sum(count > 1 for count in entry) > 1:
@@ -65,7 +65,3 @@ def _check_entry(value: Value, entry: Sequence[int]) -> None:
     for size, count in zip(value.shape, entry, strict=True):
         if size % count:
             raise DatasetStrategyError(f"{told} does not divide {size} by {count}")
-
-
-def _name(value: Value) -> str:
-    return value.name.removeprefix("input:")

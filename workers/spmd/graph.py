@@ -11,6 +11,8 @@ from typing import Any, Generic, TypeVar, Union
 
 import numpy as np
 
+INPUT = "input:"  # begins the names of inputs
+
 
 @dataclass(frozen=True)
 class Value:
@@ -19,6 +21,11 @@ class Value:
     name: str  # unique in its graph
     shape: tuple[int, ...]
     dtype: str  # MindSpore's name: "Float32"
+
+    @property
+    def users_name(self) -> str:
+        """The name that the user gave it: a graph tells inputs from parameters by a prefix."""
+        return self.name.removeprefix(INPUT)
 
 
 @dataclass(frozen=True, eq=False)

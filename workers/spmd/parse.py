@@ -16,6 +16,7 @@ from typing import Any, Union
 from workers.nested import is_tensor, tensors_in
 from workers.spmd.errors import CaptureError
 from workers.spmd.graph import (
+    INPUT,
     Block,
     Call,
     Constant,
@@ -119,7 +120,7 @@ class _Reader:
             parameters[name] = known[proto.name] = value
         inputs: list[Value] = []
         for number, proto in enumerate(main.input):
-            name = "input:" + proto.name.rpartition(":")[2]
+            name = INPUT + proto.name.rpartition(":")[2]
             given = _formal(proto, name) if proto.tensor else _held(arguments[number], name)
             known[proto.name] = given
             inputs += values_of(given)
