@@ -21,8 +21,8 @@ sys.path.insert(0, str(HERE.parent))
 
 from launcher.engines.choice import leading  # noqa: E402
 from launcher.job_file import load_job  # noqa: E402
-from launcher.launch import prepare  # noqa: E402
 from launcher.outcome import Limits  # noqa: E402
+from launcher.prepare import prepare  # noqa: E402
 from launcher.runner import run_ranks  # noqa: E402
 
 ROUNDS = int(os.environ.get("ROUNDS", "3"))
@@ -86,6 +86,7 @@ def profile(folder: str) -> dict[str, float]:
         runtime = f"{HERE}/timed.py:TimedRuntime"
         specs = [replace(spec, device=runtime) for spec in prepared.placement.specs]
         limits = Limits(total_s=600, phase_s=600)
+        prepared.folder.begin()
         outcome = run_ranks(specs, prepared.folder, limits, lambda _: None, starter)
     if outcome.exit_code != 0:
         sys.exit(str(outcome.cause))

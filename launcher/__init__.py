@@ -61,8 +61,12 @@ def run(job: Job, watch: Watch = lambda message: None) -> Result:
     import os
 
     from launcher.engines.choice import leading
-    from launcher.launch import prepare, read_rank_table, start
+    from launcher.prepare import prepare, read_rank_table, under_way
 
     table = read_rank_table(job)
     with leading(job, table, os.environ) as starter:
-        return start(prepare(job, table, starter), watch)
+        prepared = prepare(job, table, starter)
+        with under_way(prepared):
+            from launcher.launch import start  # while MindSpore is imported elsewhere
+
+            return start(prepared, watch)

@@ -14,7 +14,8 @@ from types import TracebackType
 import zmq
 from zmq import SocketOption
 
-from launcher.curve import Keys, Listener, Where
+from launcher.curve import Keys, Listener
+from launcher.site import Where
 from workers.protocol import (
     ACKNOWLEDGED,
     QUEUED_MESSAGES,

@@ -35,15 +35,6 @@ class Keys:
         return cls(zmq.curve_public(server), server, zmq.curve_public(client), client)
 
 
-@dataclass(frozen=True)
-class Where:
-    """Where to listen, so that all ranks reach it; by default those of this host do."""
-
-    listen: str = "127.0.0.1"  # "*": on all networks
-    reach: str = "127.0.0.1"  # how ranks of this host call
-    port: int | None = None  # None: a free one
-
-
 class Listener:
     """A ROUTER socket that only callers with the key reach."""
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from launcher.errors import JobError
 from launcher.job import Job
 from launcher.job_values import HUB
-from launcher.preflight import module_exists
 from workers.resharding.errors import ReshardError
 from workers.resharding.remote.address import is_url, shown
 from workers.resharding.remote.errors import NoSuchFileError
@@ -106,6 +105,8 @@ def _network(job: Job, model: str, page: AssetPage) -> dict[str, object]:
             raise JobError.about("hub_folder", f"there is no file {code}", fix)
         arguments = {"name": page.name.lower(), **job.network_args}
         return {"network": f"{code}:create_network", "network_args": arguments}
+    from launcher.preflight import module_exists  # brings NumPy, which may come later
+
     if not module_exists(PACKAGE, [*map(str, job.search_path), *sys.path]):
         what = f"the code of {model} is not here, and the package {PACKAGE} is not installed"
         fix = f"clone {page.repo_link} and name its folder with --hub-folder"

@@ -14,7 +14,6 @@ from launcher.text import parse_ranges
 from workers.resharding.rank_files import escape
 from workers.resharding.remote.address import is_url
 from workers.resharding.remote.cache import parse_size
-from workers.resharding.verify import parse_checks
 
 DATA_SUFFIXES = (".npy", ".npz", ".safetensors")
 MOST = 65_536  # ranks, or threads of one
@@ -171,6 +170,12 @@ def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+def _checks(names: tuple[str, ...]) -> tuple[str, ...]:
+    from workers.resharding.verify import parse_checks  # brings NumPy, which may come later
+
+    return parse_checks(names)
+
+
 ParallelMode = Literal["semi_auto_parallel", "auto_parallel", "data_parallel"]
 Count = Annotated[int, Field(strict=True, ge=1, le=MOST)]
 DatasetStrategy = Annotated[
@@ -199,7 +204,7 @@ FileWithKey = Annotated[str, NotBlank, AfterValidator(lambda text: str(_absolute
 Size = Annotated[str, AfterValidator(_size)]
 Ranks = Annotated[str, BeforeValidator(_ranks)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
-Checks = Annotated[Names, AfterValidator(parse_checks)]
+Checks = Annotated[Names, AfterValidator(_checks)]
 SearchPath = Annotated[
     tuple[AbsolutePath, ...],
     Field(validate_default=True),

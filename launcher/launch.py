@@ -1,86 +1,42 @@
-"""Carry a job from its description to its result: prepare, start, collect, write down."""
+"""Carry a job that is prepared to its result: start, collect, write down."""
 
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from launcher import metrics_report, preflight
-from launcher.engines.engine import Starter
+from launcher import metrics_report
 from launcher.errors import JobError, ReportError, reason_of
 from launcher.host import look_around
-from launcher.hub import resolve
-from launcher.job import Job
 from launcher.labels import accuracy, read_labels
 from launcher.outcome import Limits, Outcome, RootCause
-from launcher.placement import Placement, count_ranks, place
-from launcher.rank_table.table import RankTable
+from launcher.prepare import Prepared
 from launcher.run_folder import RunFolder, withdraw
 from launcher.run_result import RankResult, Result
 from launcher.runner import Watch, run_ranks
 from launcher.single_check import SingleCheckError, compare_with_single
 from workers.resharding.atomic import atomic_file
-from workers.resharding.checkpoint import SlicedCheckpoint
 from workers.spec import WorkerSpec
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """A job that can start: everything is checked, and nothing has been written yet."""
-
-    job: Job
-    folder: RunFolder
-    placement: Placement
-    checkpoint: SlicedCheckpoint | None  # what the job loads, opened once to check it
-    checked: Mapping[str, int]  # of its content: how many files, or slices, each check compared
-    warnings: tuple[str, ...]  # of what looks wrong with it
-    starter: Starter
-
-
-def prepare(job: Job, given: RankTable | None, starter: Starter) -> Prepared:
-    """Decide where the ranks of a job run, and check what they will need.
-
-    Args:
-        given: the rank table that the job names, if it names one.
-
-    Raises:
-        LauncherError: the job, a file that it names, or a host will not do.
-    """
-    job = resolve(job, os.environ)
-    ranks = count_ranks(job, given)
-    folder = RunFolder(job.output or default_output())
-    checkpoint = preflight.check(job, folder.root)
-    checked = preflight.verify_content(job, checkpoint)
-    sites = starter.sites(ranks, job.phase_timeout)
-    placement = place(job, given, sites, folder)
-    if checkpoint is not None:
-        placement = placement.with_checkpoint(checkpoint.version)
-    warnings = preflight.doubts(checkpoint)
-    return Prepared(job, folder, placement, checkpoint, checked, warnings, starter)
-
-
 def start(prepared: Prepared, watch: Watch) -> Result:
-    """Run the ranks to their end and write summary.json, whatever that end is.
+    """Run the ranks of a job that is under way, and write summary.json, whatever their end is.
 
     Raises:
-        FolderInUseError: another run writes to the same folder.
-        OSError: the folder cannot be made or written to; no rank has been started.
+        OSError: the folder cannot be written to; no rank has been started.
     """
-    with prepared.folder.locked():
-        result = _summarised(_run(prepared, watch))
+    result = _summarised(_run(prepared, watch))
     prepared.starter.conclude(result.exit_code)
     return result
 
 
 def _run(prepared: Prepared, watch: Watch) -> Result:
     job, folder, specs = prepared.job, prepared.folder, prepared.placement.specs
-    folder.summary.unlink(missing_ok=True)  # of an earlier run: a killed one must not look like it
     if job.rank_table is not None:
         folder.rank_table.write_bytes(job.rank_table.read_bytes())
     started_s = time.monotonic()
@@ -202,19 +158,5 @@ def _rank_result(spec: WorkerSpec, outcome: Outcome, folder: RunFolder) -> RankR
     )
 
 
-def read_rank_table(job: Job) -> RankTable | None:
-    """Return the rank table that the job names, if it names one, once it is filled in."""
-    if job.rank_table is None:
-        return None
-    from launcher.rank_table.waiting import load_rank_table  # most jobs need no parser of tables
-
-    return load_rank_table(job.rank_table, job.phase_timeout, _tell)
-
-
 def _tell(line: str) -> None:
     print(f"launcher: {line}", file=sys.stderr)
-
-
-def default_output() -> Path:
-    """Return a folder that no other run has: two may start in the same second."""
-    return Path.cwd() / "runs" / time.strftime(f"%Y%m%d-%H%M%S-{os.getpid()}")

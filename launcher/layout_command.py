@@ -16,9 +16,9 @@ from launcher.device_options import require_stages
 from launcher.host import look_around
 from launcher.hub import resolve
 from launcher.job import Job
-from launcher.launch import read_rank_table
 from launcher.placement import count_ranks
 from launcher.preflight import check_entry_points
+from launcher.prepare import read_rank_table
 from launcher.text import ranges, size
 
 

@@ -17,8 +17,8 @@ from launcher.console import make_console
 from launcher.engines.choice import Planned
 from launcher.errors import JobError
 from launcher.job import Job
-from launcher.launch import Prepared, prepare, read_rank_table
 from launcher.layout_command import collective_table, parameter_table
+from launcher.prepare import Prepared, prepare, read_rank_table
 from launcher.text import checks, initial, listed, plural, ranges, size
 from workers.resharding.errors import ReshardError
 from workers.resharding.plan import LoadPlan, plan_rank

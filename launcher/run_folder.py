@@ -112,6 +112,12 @@ class RunFolder:
         """Make the folder and its logs folder."""
         self.logs.mkdir(parents=True, exist_ok=True)
 
+    def begin(self) -> None:
+        """Make room for a new run; if it is killed, nothing must look like its result."""
+        self.summary.unlink(missing_ok=True)
+        self.set_aside_logs()
+        self.create()
+
     def set_aside_logs(self, restart: int = 0) -> Path:
         """Rename the logs of an earlier run, or of the ranks before a restart; return the name.
 

@@ -54,6 +54,7 @@ def run_ranks(
 
     Args:
         specs: one for each rank, without collector and job id.
+        folder: has begun with this run.
         watch: is shown every message and restart as it comes, to tell the user.
         resume: go on from the last whole batch of the same run, if there is one in the folder.
 
@@ -62,8 +63,6 @@ def run_ranks(
         OSError: the folder cannot be written, or no process be started.
         SystemFailedError: something like it while ranks ran.
     """
-    folder.set_aside_logs()
-    folder.create()
     restarts: list[Restarted] = []
     with Interrupts() as interrupts, EventLog(folder.events) as log:
         surroundings = _Surroundings(folder, limits, watch, starter, interrupts, log)

@@ -73,6 +73,7 @@ def compare_with_single(
     reasons = []
     for device, way in _WAYS.items():
         alone = _alone(replace(spec, device=device), cores)
+        folder.begin()
         outcome = run_ranks([alone], folder, limits, lambda _: None)
         if outcome.exit_code == 0:
             break

@@ -1,4 +1,4 @@
-"""Say where some ranks of a job run, as placement must know it and as it travels between hosts."""
+"""Say where some ranks of a job run, and where they report."""
 
 from __future__ import annotations
 
@@ -9,9 +9,21 @@ from typing import Any
 from launcher.host import Host
 
 
+@dataclass(frozen=True)
+class Where:
+    """Where to listen, so that all ranks reach it; by default those of this host do."""
+
+    listen: str = "127.0.0.1"  # "*": on all networks
+    reach: str = "127.0.0.1"  # how ranks of this host call
+    port: int | None = None  # None: a free one
+
+
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """A host, or a slot of mpirun or srun on one, and the ranks that start there."""
+    """A host, or a slot of mpirun or srun on one, and the ranks that start there.
+
+    Placement must know it, and it travels between hosts.
+    """
 
     ranks: tuple[int, ...]
     host: Host

@@ -17,10 +17,9 @@ from launcher.cluster.errors import MemberLostError, MembersMissingError, OtherJ
 from launcher.cluster.homes import Member, choose_homes
 from launcher.cluster.line import HeadLine, Said
 from launcher.cluster.outer import Outer
-from launcher.curve import Where
-from launcher.engines.local import PRELOAD, LocalEngine
+from launcher.engines.local import PRELOAD, ForkServer, LocalEngine
 from launcher.errors import JobError
-from launcher.site import Site
+from launcher.site import Site, Where
 from workers.spec import WorkerSpec
 
 PARTING_S = 10.0  # for members to leave; they need milliseconds
@@ -29,6 +28,8 @@ _TELL_S = 10.0
 
 class Head:
     """Leads a job whose ranks start elsewhere too. A ``Starter`` and a context manager."""
+
+    waits = True
 
     def __init__(
         self,
@@ -100,6 +101,9 @@ class Head:
         """Take note of what the job came to: its members leave with it."""
         self._exit_code = exit_code
 
+    def get_ready(self, spec: WorkerSpec) -> None:
+        """Do nothing: which rank starts where is decided when they start."""
+
     def start(self, specs: Sequence[WorkerSpec], log: Path) -> ClusterEngine:
         """Start each rank on its host."""
         are_forks = specs[0].device in PRELOAD
@@ -109,7 +113,7 @@ class Head:
             self._line,
             {rank: member.identity for rank, member in homes.items()},
             {member.identity: member.name for member in self._members.values()},
-            LocalEngine(at_home, log) if at_home else None,
+            LocalEngine(at_home, ForkServer(at_home[0]), log) if at_home else None,
             self._outer,
         )
         engine.start([spec for spec in specs if spec.rank in homes], log)

@@ -13,12 +13,12 @@ from launcher.cluster.address import HeadAddress, find_head
 from launcher.cluster.head import Head
 from launcher.cluster.line import HeadLine
 from launcher.cluster.member import serve
-from launcher.curve import Keys, Where
+from launcher.curve import Keys
 from launcher.host import look_around
 from launcher.job import Job
 from launcher.rank_table.table import RankTable
 from launcher.secret import read_secret
-from launcher.site import Site
+from launcher.site import Site, Where
 
 PORT = 29177  # of the head, unless the job names another; the collector has the next one
 # What may differ from host to host, or is compared by its content

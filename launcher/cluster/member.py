@@ -15,7 +15,7 @@ from launcher.cluster.address import HeadAddress
 from launcher.cluster.errors import HeadLostError
 from launcher.cluster.line import MemberLine, Said, endpoint
 from launcher.curve import Keys
-from launcher.engines.local import LocalEngine
+from launcher.engines.local import ForkServer, LocalEngine
 from launcher.events import EngineLost, Exited
 from launcher.interrupts import Interrupts
 from launcher.site import Site
@@ -114,7 +114,8 @@ class _Member:
         own = log.with_name(f"{log.stem}.rank_{specs[0].rank}{log.suffix}")
         try:
             own.parent.mkdir(parents=True, exist_ok=True)
-            self._engine = LocalEngine([self._reaching(spec) for spec in specs], own)
+            specs = [self._reaching(spec) for spec in specs]
+            self._engine = LocalEngine(specs, ForkServer(specs[0]), own)
         except OSError as error:
             self._line.send(say="lost", exit_code=1, message=f"cannot start ranks: {error}")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 
 from launcher.engines.engine import Starter
@@ -16,6 +16,7 @@ from launcher.placement import count_ranks
 from launcher.rank_table.table import RankTable
 from launcher.site import Site
 from launcher.slot import find_slot
+from workers.spec import WorkerSpec
 
 
 def choose_engine(job: Job, table: RankTable | None, host: Host) -> str:
@@ -67,7 +68,8 @@ def leading(
         with leading_slots(job, count_ranks(job, table), environment) as head:
             yield head
     else:
-        yield LocalStarter(environment)
+        with closing(LocalStarter(environment)) as starter:
+            yield starter
 
 
 class Planned(LocalStarter):
@@ -78,6 +80,9 @@ class Planned(LocalStarter):
     ) -> None:
         super().__init__(environment)
         self._job, self._table, self._environment = job, table, environment
+
+    def get_ready(self, spec: WorkerSpec) -> None:
+        """Start nothing."""
 
     def sites(self, ranks: int, limit_s: float) -> list[Site]:
         (here,) = super().sites(ranks, limit_s)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import zmq
-
-from launcher.curve import Where
 from launcher.events import EngineLost, Exited
-from launcher.site import Site
+from launcher.site import Site, Where
 from workers.spec import WorkerSpec
+
+if TYPE_CHECKING:
+    import zmq
 
 
 class Engine(Protocol):
@@ -35,14 +35,25 @@ class Starter(Protocol):
     """Knows how to bring ranks to life, as often as it is asked to."""
 
     @property
+    def waits(self) -> bool:
+        """Whether ``sites`` may have to wait for other hosts."""
+
+    @property
     def collector(self) -> Where:
         """Where the collector must listen to be heard by the ranks."""
 
     def sites(self, ranks: int, limit_s: float) -> Sequence[Site]:
-        """Return where the ranks of a job will start; may have to wait for other hosts.
+        """Return where the ranks of a job will start.
 
         Raises:
             LauncherError: not all of them came in time.
+        """
+
+    def get_ready(self, spec: WorkerSpec) -> None:
+        """Begin with what can be done before ``start``, which goes on from it.
+
+        Args:
+            spec: of one of the ranks.
         """
 
     def start(self, specs: Sequence[WorkerSpec], log: Path) -> Engine:

@@ -19,10 +19,9 @@ from pathlib import Path
 import psutil
 
 from launcher.child import python_module, with_our_code
-from launcher.curve import Where
 from launcher.events import EngineLost, Exited
 from launcher.host import look_around
-from launcher.site import Site
+from launcher.site import Site, Where
 from workers.channel import Channel
 from workers.spec import WorkerSpec
 
@@ -36,12 +35,13 @@ END_S = 10.0  # for the fork server to kill the ranks; it needs milliseconds
 
 
 class LocalStarter:
-    """Starts ranks on this host. A ``Starter``."""
+    """Starts ranks on this host. A ``Starter``, to be closed."""
 
-    collector = Where()
+    collector, waits = Where(), False
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
         self._environment = environment
+        self._server: ForkServer | None = None  # that waits for its ranks
 
     def sites(self, ranks: int, limit_s: float) -> list[Site]:
         return [
@@ -51,32 +51,87 @@ class LocalStarter:
     def conclude(self, exit_code: int) -> None:
         pass
 
+    def get_ready(self, spec: WorkerSpec) -> None:
+        """Start the fork server: it imports for longer than all checks of a job take."""
+        self._server = ForkServer(spec)
+
     def start(self, specs: Sequence[WorkerSpec], log: Path) -> LocalEngine:
-        return LocalEngine(specs, log)
+        server, self._server = self._server or ForkServer(specs[0]), None
+        return LocalEngine(specs, server, log)
+
+    def close(self) -> None:
+        """End the fork server if there came no ranks for it."""
+        if self._server is not None:
+            self._server.close()
 
 
-class LocalEngine:
-    """The ranks of this host. They are starting when this exists."""
+class ForkServer:
+    """The process of which the ranks of this host will be forks."""
 
-    def __init__(self, specs: Sequence[WorkerSpec], log: Path) -> None:
-        self._specs, self._log = specs, log
-        self._processes: dict[int, psutil.Process] = {}  # of the ranks that run
-        self._unborn = {spec.rank: spec for spec in specs}  # until the fork server is ready
-        self._ready = False
-        self._never_born: list[tuple[int, int]] = []  # ranks, and the signals that ended them
-        self._news = os.eventfd(0, os.EFD_NONBLOCK)  # that there are some of these
+    def __init__(self, spec: WorkerSpec) -> None:
+        """Have it import what the ranks need; all of them need the same."""
+        self.is_ready = False  # to start ranks: it has said so
+        # what it says before it has a log
+        self._early = os.fdopen(os.memfd_create("engine.log"), "rb", buffering=0)
         ours, theirs = socket.socketpair()
-        self._channel = Channel(ours)
-        with theirs, open(log, "wb") as output:
-            self._server = subprocess.Popen(
-                self._command(theirs.fileno()),
+        self.channel = Channel(ours)
+        with theirs:
+            self.process = subprocess.Popen(
+                _command(spec, theirs.fileno()),
                 stdin=subprocess.DEVNULL,
-                stdout=output,
+                stdout=self._early,
                 stderr=subprocess.STDOUT,
-                env=with_our_code(specs[0].environment),  # modules are preloaded in it
+                env=with_our_code(spec.environment),  # modules are preloaded in it
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,  # Ctrl-C is for the launcher, which tells the ranks
             )
+
+    def write_to(self, log: Path) -> None:
+        """Have it write what it has to say to a file, and what it has said before.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        log.write_bytes(b"")
+        self.channel.send(do="log", path=str(log))
+
+    def last_words(self, log: Path) -> str:
+        """Return what it has said, once it is gone; it may not have come to writing that down."""
+        said = log.read_bytes()
+        if not said:
+            self._early.seek(0)
+            said = self._early.read()
+            with suppress(OSError):  # the disk is full; the words are more worth
+                log.write_bytes(said)
+        return said.decode(errors="replace")
+
+    def close(self) -> None:
+        """Hang up: it then kills the ranks and ends. Return when it is gone."""
+        self._early.close()
+        self.channel.close()
+        if not self.is_ready:
+            self.process.kill()  # it imports, for seconds maybe, and has no ranks
+        try:
+            self.process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()  # and the kernel kills the ranks
+            self.process.wait()
+
+
+class LocalEngine:
+    """The ranks of this host. They start as soon as their fork server is ready."""
+
+    def __init__(self, specs: Sequence[WorkerSpec], server: ForkServer, log: Path) -> None:
+        try:
+            server.write_to(log)
+        except OSError:
+            server.close()
+            raise
+        self._server, self._channel, self._log = server, server.channel, log
+        self._processes: dict[int, psutil.Process] = {}  # of the ranks that run
+        self._unborn = {spec.rank: spec for spec in specs}  # until the fork server is ready
+        self._never_born: list[tuple[int, int]] = []  # ranks, and the signals that ended them
+        self._news = os.eventfd(0, os.EFD_NONBLOCK)  # that there are some of these
 
     @property
     def sources(self) -> Sequence[int]:
@@ -93,7 +148,7 @@ class LocalEngine:
         for said in self._channel.receive():
             match said:
                 case {"event": "ready"}:
-                    self._ready = True
+                    self._server.is_ready = True
                     for spec in self._unborn.values():
                         self._channel.send(do="start", spec=spec.to_json())
                     self._unborn.clear()
@@ -116,17 +171,10 @@ class LocalEngine:
             os.eventfd_write(self._news, 1)
 
     def close(self) -> None:
-        """Hang up: the fork server then kills the ranks and ends. Return when all are gone."""
-        self._channel.close()
+        """Have the fork server kill the ranks and end. Return when all are gone."""
         os.close(self._news)
-        if not self._ready:
-            self._server.kill()  # it imports, for seconds maybe, and has no ranks
-        try:
-            self._server.wait(END_S)
-        except subprocess.TimeoutExpired:
-            self._server.kill()  # and the kernel kills the ranks
-            self._server.wait()
-        if self._server.returncode != 0:  # it has not done its work
+        self._server.close()
+        if self._server.process.returncode != 0:  # it has not done its work
             self._end_orphans()
 
     def _end_orphans(self) -> None:
@@ -138,29 +186,29 @@ class LocalEngine:
         while any(map(_lives, self._processes.values())) and time.monotonic() < deadline_s:
             time.sleep(0.01)  # they are no children of ours: nobody would wake us
 
-    def _command(self, end: int) -> list[str]:
-        spec = self._specs[0]
-        modules = PRELOAD.get(spec.device, ())
-        if modules and (spec.checkpoint or "").startswith(("http://", "https://")):
-            modules += PRELOAD_FOR_WEB
-        return python_module("workers.fork_server", str(end), *modules)
-
     def _lost(self, at_s: float) -> EngineLost:
         """Say how the fork server ended, which it does by itself only when we hang up."""
         with suppress(subprocess.TimeoutExpired):
-            self._server.wait(END_S)
-        code = self._server.returncode
+            self._server.process.wait(END_S)
+        code = self._server.process.returncode
         if code is None:
             return EngineLost(1, "the process that starts the ranks does not answer", at_s)
         how = f"was ended by signal {-code}" if code < 0 else f"left with exit code {code}"
         message = f"the process that starts the ranks {how}"
         if code == -signal.SIGKILL:
             message += "; likely out of memory (see dmesg), or killed from outside"
-        said = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        said = self._server.last_words(self._log).strip().splitlines()
         if said:
             message += f"; its last words: {said[-1]}"
         exit_code = 128 - code if code < 0 else max(code, 1)
-        return EngineLost(exit_code, message, at_s, worth_retrying=self._ready)
+        return EngineLost(exit_code, message, at_s, worth_retrying=self._server.is_ready)
+
+
+def _command(spec: WorkerSpec, end: int) -> list[str]:
+    modules = PRELOAD.get(spec.device, ())
+    if modules and (spec.checkpoint or "").startswith(("http://", "https://")):
+        modules += PRELOAD_FOR_WEB
+    return python_module("workers.fork_server", str(end), *modules)
 
 
 def _lives(process: psutil.Process) -> bool:

@@ -15,6 +15,7 @@ import pytest
 import launcher
 from launcher import cli, launch, metrics_report
 from launcher.engines.engine import Starter
+from launcher.engines.local import LocalStarter
 from launcher.errors import FolderInUseError, RankTableError, ReportError
 from launcher.job import Job
 from launcher.outcome import Limits, Outcome, RootCause
@@ -80,6 +81,7 @@ def ranks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Ranks:
     (tmp_path / "net.py").touch()
     stand_in = Ranks()
     monkeypatch.setattr(launch, "run_ranks", stand_in)
+    monkeypatch.setattr(LocalStarter, "get_ready", lambda starter, spec: None)
     return stand_in
 
 

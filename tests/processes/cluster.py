@@ -17,8 +17,8 @@ from launcher.engines.choice import leading, own_server
 from launcher.engines.engine import Starter
 from launcher.errors import LauncherError
 from launcher.job import Job
-from launcher.launch import read_rank_table
 from launcher.outcome import Limits
+from launcher.prepare import read_rank_table
 from launcher.run_folder import RunFolder
 from launcher.runner import run_ranks
 from launcher.slot import find_slot
@@ -48,6 +48,7 @@ def lead(asked: dict[str, Any], starter: Starter) -> int:
     specs.sort(key=lambda spec: spec.rank)
     limits = Limits(total_s=PATIENCE_S, phase_s=PATIENCE_S)
     folder = RunFolder(Path(asked["folder"]))
+    folder.begin()
     outcome = run_ranks(specs, folder, limits, print, starter)
     if outcome.cause is not None:
         print(f"cause {outcome.cause.kind} of rank {outcome.cause.rank}: {outcome.cause.message}")

@@ -129,6 +129,7 @@ def run(folder: RunFolder, mark: str, living: Callable[[], list[psutil.Process]]
             total_s=total_s, phase_s=phase_s, grace_s=grace_s, max_restarts=max_restarts
         )
         memory = own_memory()
+        folder.begin()
         outcome = run_ranks(specs, folder, limits, watch)
         assert living() == []  # at return, not some time later
         assert own_memory() == memory  # that of the ranks ended with them

@@ -42,6 +42,7 @@ def main() -> int:
     ]
     folder = RunFolder(Path(asked["folder"]))
     limits, resume = Limits(**asked["limits"]), asked.get("resume", False)
+    folder.begin()
     outcome = run_ranks(specs, folder, limits, show, resume=resume)
     print(f"peak memory {peak_memory_bytes()}")
     print(f"of ranks {max((r.peak_memory_bytes for r in outcome.reports.values()), default=0)}")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
-
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from workers.resharding.region import Region
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 class Strided(NamedTuple):

@@ -1,0 +1,61 @@
+"""The process of which ranks are forks: it starts before them, and before it has a log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import MappingProxyType
+
+import psutil
+import pytest
+
+import launcher
+from launcher.engines import local
+from launcher.errors import JobError
+from launcher.outcome import Outcome
+from launcher.run_folder import RunFolder
+
+Run = Callable[..., Outcome]
+Living = Callable[[], list[psutil.Process]]
+
+
+@pytest.fixture
+def chatty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Return the environment in which every fork server imports a module that prints."""
+    (tmp_path / "chatty.py").write_text("print('imported', flush=True)\n")
+
+    class All(dict[str, tuple[str, ...]]):
+        def get(self, *key: object) -> tuple[str, ...]:  # type: ignore[override]
+            return ("chatty",)
+
+    monkeypatch.setattr(local, "PRELOAD", MappingProxyType(All()))
+    return {"PYTHONPATH": str(tmp_path)}
+
+
+def test_what_it_says_before_it_has_a_log_comes_to_stand_there(
+    run: Run, folder: RunFolder, chatty: dict[str, str]
+) -> None:
+    assert run("Healthy", environment=chatty).exit_code == 0
+    assert folder.engine_log.read_text() == "imported\n"
+
+
+def test_it_ends_with_a_job_that_is_refused_and_nothing_is_written(
+    tmp_path: Path, mark: str, living: Living, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEST_MARK", mark)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.py").touch()
+    started: list[str] = []
+
+    class Watched(local.ForkServer):
+        def __init__(self, spec: local.WorkerSpec) -> None:
+            super().__init__(spec)
+            started.extend(str(process.pid) for process in living())
+
+    monkeypatch.setattr(local, "ForkServer", Watched)
+    values = {"network": "net:make", "predict_data": "net:data", "checkpoint": "none/"}
+    with pytest.raises(JobError, match="none"):
+        launcher.run(launcher.load_job(**values, ranks=2, device="cpu", output="out"))
+    assert len(started) == 1
+    assert living() == []
+    assert not (tmp_path / "out").exists()
