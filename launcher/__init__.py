@@ -52,7 +52,8 @@ def run(job: Job, watch: Watch = lambda message: None) -> Result:
     """Predict, and return the verified result or the cause of the failure.
 
     Args:
-        watch: is called with every message of every rank as it comes, and with restarts.
+        watch: is called with every message of every rank as it comes, with restarts, and with
+            what the run goes on from.
 
     Raises:
         launcher.errors.LauncherError: the job cannot start; nothing has been written.

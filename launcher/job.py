@@ -25,9 +25,9 @@ from launcher.job_values import (
     EntryPoint,
     FileWithKey,
     Metrics,
-    Names,
     ParallelMode,
     Pattern,
+    Patterns,
     Ranks,
     SearchPath,
     Seconds,
@@ -82,7 +82,7 @@ class Job(BaseModel):
     """Strategy file of the training run that wrote the slices."""
     verify: Checks = ()
     """What to check of the files before a rank starts: crc, sha256, replicas, replicas=full."""
-    allow_missing: Names = ()
+    allow_missing: Patterns = ()
     """Patterns of parameters that the checkpoint may lack; they keep their initial values."""
     key_file: AbsolutePath | None = None
     """File with the key of an encrypted checkpoint; no key is ever on a command line."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -124,6 +125,11 @@ def split_list(value: Any) -> Any:
     return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
 
 
+def split_patterns(texts: Iterable[str]) -> tuple[str, ...]:
+    """Return the patterns of texts that may hold several, with commas between them."""
+    return tuple(part for text in texts for part in split_list(text))
+
+
 def _absolute(path: str | Path) -> Path:
     return path_from(Path.cwd(), _without_nul(str(path)))
 
@@ -204,6 +210,7 @@ FileWithKey = Annotated[str, NotBlank, AfterValidator(lambda text: str(_absolute
 Size = Annotated[str, AfterValidator(_size)]
 Ranks = Annotated[str, BeforeValidator(_ranks)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+Patterns = Annotated[Names, AfterValidator(split_patterns)]
 Checks = Annotated[Names, AfterValidator(_checks)]
 SearchPath = Annotated[
     tuple[AbsolutePath, ...],

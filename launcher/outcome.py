@@ -45,6 +45,13 @@ class Restarted:
     batches: int  # that were verified then; they are not lost
 
 
+@dataclass(frozen=True)
+class Resumed:
+    """The run goes on from an earlier one."""
+
+    batches: int  # that are verified already; 0: there was nothing to go on from
+
+
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
     """How a run ended."""

@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from launcher.outcome import Restarted
+from launcher.outcome import Restarted, Resumed
 from launcher.summary import restart
 from launcher.text import duration, fitting, plural, seconds, size
 from workers.protocol import (
@@ -142,12 +142,15 @@ class Progress(AbstractContextManager["Progress"]):
     def __exit__(self, *raised: object) -> None:
         self._live.__exit__(None, None, None)
 
-    def watch(self, message: Message | Restarted) -> None:
-        """Take in a message of a rank, or that all of them begin again."""
+    def watch(self, message: Message | Restarted | Resumed) -> None:
+        """Take in a message of a rank, or where all of them begin."""
         now_s = self._clock() - self._started_s
         if isinstance(message, Restarted):
             self._board = Board(len(self._specs))
             self.say(f"{now_s:6.1f} s  restart {message.number}: {restart(message)}")
+        elif isinstance(message, Resumed):
+            found = plural(message.batches, "verified batch") if message.batches else "nothing"
+            self.say(f"{now_s:6.1f} s  resume: {found} of an earlier run")
         else:
             for line in self._board.note(message, now_s):
                 if not self._console.is_terminal:

@@ -115,6 +115,8 @@ class RunFolder:
     def begin(self) -> None:
         """Make room for a new run; if it is killed, nothing must look like its result."""
         self.summary.unlink(missing_ok=True)
+        if self.single.events.exists():  # else it is not ours
+            shutil.rmtree(self.single.root, ignore_errors=True)
         self.set_aside_logs()
         self.create()
 

@@ -27,7 +27,7 @@ from launcher.event_log import EventLog
 from launcher.events import Cause, Event, Heard, Interrupted, ResultRefused, Tick
 from launcher.interrupts import Interrupts
 from launcher.journal import NOTHING, Journal, Reached, read_reached
-from launcher.outcome import Limits, Outcome, Restarted, RootCause
+from launcher.outcome import Limits, Outcome, Restarted, Resumed, RootCause
 from launcher.prediction_files import CommonFiles, PredictionFiles, SharedFiles
 from launcher.run_folder import RunFolder
 from launcher.supervision import Supervision
@@ -38,7 +38,7 @@ _IDENTITY = (
     *("task", "parallel_mode", "rank_size", "device", "network", "network_args", "predict_data"),
     *("batch_size", "checkpoint", "checkpoint_version", "strategy"),
 )
-Watch: TypeAlias = "Callable[[Message | Restarted], None]"
+Watch: TypeAlias = "Callable[[Message | Restarted | Resumed], None]"
 LONGEST_WAIT_S = 60.0  # poll() cannot wait for ever
 
 
@@ -55,7 +55,7 @@ def run_ranks(
     Args:
         specs: one for each rank, without collector and job id.
         folder: has begun with this run.
-        watch: is shown every message and restart as it comes, to tell the user.
+        watch: is shown every message and restart as it comes, and what is gone on from.
         resume: go on from the last whole batch of the same run, if there is one in the folder.
 
     Raises:
@@ -66,6 +66,8 @@ def run_ranks(
     restarts: list[Restarted] = []
     with Interrupts() as interrupts, EventLog(folder.events) as log:
         surroundings = _Surroundings(folder, limits, watch, starter, interrupts, log)
+        if resume:
+            watch(Resumed(read_reached(folder.progress, _identity(specs[0])).batches))
         while True:
             outcome = _attempt(specs, surroundings, resume or bool(restarts))
             cause, number = outcome.cause, len(restarts) + 1

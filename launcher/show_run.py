@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from launcher import summary
 from launcher.console import make_console
 from launcher.launch import start
-from launcher.outcome import Restarted
+from launcher.outcome import Restarted, Resumed
 from launcher.prepare import Prepared
 from launcher.progress import Progress
 from launcher.tee import Tee
@@ -29,7 +29,7 @@ def show_run(prepared: Prepared, teed: Sequence[int], as_json: bool, plain: bool
     logs = {rank: prepared.folder.log(rank) for rank in teed}
     with Progress(console, prepared.placement.specs) as progress, Tee(logs, progress.say) as tee:
 
-        def watch(news: Message | Restarted) -> None:
+        def watch(news: Message | Restarted | Resumed) -> None:
             progress.watch(news)
             tee.watch(news)
 

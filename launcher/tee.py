@@ -6,6 +6,7 @@ The logs are followed, not the ranks: a rank never waits for a terminal, whateve
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,14 +16,15 @@ from pathlib import Path
 from typing import BinaryIO
 
 from launcher.errors import JobError
-from launcher.outcome import Restarted
-from launcher.text import name_ranks, parse_ranges, size
+from launcher.outcome import Restarted, Resumed
+from launcher.text import name_ranks, parse_ranges, size, visible
 from workers.protocol import Message
 
 LOOK_EVERY_S = 0.2  # a line waits for its likes as long as that
 _AT_ONCE = 1 << 16  # bytes of a rank in one look
 _BEHIND = 1 << 20  # bytes; what is older is left to the log
 _LONGEST = 2000  # characters of a line
+_COMMAND = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")  # to a terminal: ECMA-48, 5.4
 
 
 class Follower:
@@ -96,9 +98,9 @@ class Tee(AbstractContextManager["Tee"]):
         self._show, self._over = show, threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
-    def watch(self, news: Message | Restarted) -> None:
+    def watch(self, news: Message | Restarted | Resumed) -> None:
         """Take note that a rank of this run has said something: its log is not an earlier one."""
-        if not isinstance(news, Restarted):
+        if not isinstance(news, (Restarted, Resumed)):
             self._alive.add(news.rank)
 
     def look(self) -> None:
@@ -154,6 +156,7 @@ def _is_behind(
 
 
 def _readable(line: bytes) -> str:
-    """Return a line as a terminal shows it: of a progress bar, its last state."""
+    """Return a line as text: of a progress bar the last state, and no colours, no movements."""
     text = line.decode("utf-8", errors="replace").rstrip("\r").rpartition("\r")[2]
+    text = visible(_COMMAND.sub("", text))
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ... ({len(text)} characters)"

@@ -7,7 +7,6 @@ from pathlib import Path
 from signal import Signals
 
 _LINE = 600  # characters; more would fill a screen
-_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code != ord("\t")}
 
 
 def seconds(value: float) -> str:
@@ -36,7 +35,7 @@ def size(nbytes: float) -> str:
 def fitting(line: str) -> str:
     """Return a line that others wrote as a terminal can take it: not endless, and only text."""
     cut = line if len(line) <= _LINE else f"{line[:_LINE]} ..."
-    return cut.translate(_CONTROLS)
+    return visible(cut)
 
 
 def shape(dims: tuple[int, ...]) -> str:
@@ -48,7 +47,7 @@ def visible(text: str) -> str:
     """Return a text out of a file, with ``\\x1b`` and the like for what commands a terminal."""
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
 
 
 def short(path: Path) -> str:

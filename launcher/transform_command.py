@@ -26,6 +26,7 @@ from launcher.cache_flags import add_cache_flags
 from launcher.console import make_console
 from launcher.errors import JobError, SystemFailedError
 from launcher.host import look_around
+from launcher.job_values import split_patterns
 from launcher.preflight import doubts
 from launcher.text import checks, listed, plural, seconds, size
 from launcher.transform import transform
@@ -87,6 +88,7 @@ def execute(flags: argparse.Namespace, as_json: bool) -> int:
     started_s = time.monotonic()
     console = make_console(sys.stderr if as_json else sys.stdout)
     asked = _checks(flags.verify)
+    flags.allow_missing = split_patterns(flags.allow_missing)
     if flags.processes is not None and flags.processes < 1:
         raise JobError.about("--processes", f"{flags.processes} is none", "give 1 or more")
     try:

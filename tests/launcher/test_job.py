@@ -280,9 +280,9 @@ def test_a_check_that_nobody_knows_is_named_with_those_that_are_known(job_file: 
 
 
 def test_one_pattern_needs_no_list_and_a_key_is_a_file(job_file: Path) -> None:
-    job_file.write_text(job_file.read_text() + "allow_missing: head.*\nkey_file: secret.key\n")
+    job_file.write_text(job_file.read_text() + "allow_missing: head.*,tail\nkey_file: secret.key\n")
     job = load_job(job_file, {})
-    assert job.allow_missing == ("head.*",)
+    assert job.allow_missing == ("head.*", "tail")
     assert job.key_file == job_file.parent / "secret.key"
 
 

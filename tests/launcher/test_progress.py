@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 
+import pytest
 from rich.console import Console
 
-from launcher.outcome import Restarted, RootCause
+from launcher.outcome import Restarted, Resumed, RootCause
 from launcher.progress import Board, Progress
 from workers.protocol import (
     PHASES,
@@ -88,6 +89,16 @@ def test_a_restart_is_told_and_the_ranks_are_counted_anew(specs: Specs, cause: R
         " not match; kept 1 verified batch",
         "   0.0 s  load begins on 2 ranks",
     ]
+
+
+@pytest.mark.parametrize(
+    ("batches", "told"), [(2, "2 verified batches"), (1, "1 verified batch"), (0, "nothing")]
+)
+def test_what_a_run_goes_on_from_is_told(specs: Specs, batches: int, told: str) -> None:
+    stream = io.StringIO()
+    with Progress(Console(file=stream), specs, lambda: 2.0) as progress:
+        progress.watch(Resumed(batches))
+    assert stream.getvalue() == f"   0.0 s  resume: {told} of an earlier run\n"
 
 
 def test_the_live_table_shows_the_time_of_each_phase(specs: Specs) -> None:

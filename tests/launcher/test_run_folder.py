@@ -30,6 +30,17 @@ def test_one_output_has_no_number(folder: RunFolder) -> None:
     assert folder.log(3) == folder.root / "logs" / "rank_3.log"
 
 
+def test_a_new_run_forgets_what_one_process_predicted_for_an_earlier_one(
+    folder: RunFolder,
+) -> None:
+    folder.single.create()
+    folder.begin()
+    assert folder.single.root.exists()  # without events it may be anybody's
+    folder.single.events.touch()
+    folder.begin()
+    assert not folder.single.root.exists()
+
+
 def test_only_one_run_at_a_time_has_the_folder(tmp_path: Path) -> None:
     with RunFolder(tmp_path / "out").locked():
         with pytest.raises(FolderInUseError, match="out: another run writes here") as caught:

@@ -54,6 +54,12 @@ def test_a_follower_gives_whole_lines_and_the_rest_in_the_end(tmp_path: Path) ->
     assert list(follower.rest()) == ["end"]
 
 
+def test_what_would_command_the_terminal_is_taken_out(tmp_path: Path) -> None:
+    log, follower = tmp_path / "rank_0.log", Follower(tmp_path / "rank_0.log")
+    log.write_bytes(b"\x1b[31mred\x1b[0m\tand \x1b[2Ago\x07\n")
+    assert list(follower.lines()) == ["red\tand go\\x07"]
+
+
 def test_a_follower_goes_over_to_a_new_file_of_the_name(tmp_path: Path) -> None:
     log, follower = tmp_path / "rank_0.log", Follower(tmp_path / "rank_0.log")
     log.write_text("one\n")

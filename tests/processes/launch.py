@@ -10,7 +10,7 @@ import os
 import sys
 from pathlib import Path
 
-from launcher.outcome import Limits
+from launcher.outcome import Limits, Restarted, Resumed
 from launcher.run_folder import RunFolder
 from launcher.runner import run_ranks
 from workers.protocol import Message, PhaseEntered
@@ -18,7 +18,9 @@ from workers.spec import WorkerSpec
 from workers.worker import peak_memory_bytes
 
 
-def show(message: Message) -> None:
+def show(message: Message | Restarted | Resumed) -> None:
+    if isinstance(message, Resumed):
+        print(f"goes on from {message.batches} batches", flush=True)
     if isinstance(message, PhaseEntered):
         print(f"rank {message.rank} {message.phase}", flush=True)
 

@@ -62,6 +62,7 @@ def test_a_killed_run_goes_on_from_its_last_whole_batch(
 
     (tmp_path / "go-on").touch()
     output, _ = launch("StreamsUntilFive", **job, resume=True).communicate()
+    assert "goes on from 4 batches\n" in output
     np.testing.assert_array_equal(np.load(folder.predictions()), samples, output)
     whole = RunFolder(tmp_path / "whole")
     launch("StreamsUntilFive", **job, folder=str(whole.root)).communicate()
