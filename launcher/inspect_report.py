@@ -47,7 +47,9 @@ def inspect(
         readers = readers[1:]
     elif not path.is_file():
         readers = readers[:1]  # which refuses it, and does not wait for what may never come
-    elif _is_json(path):
+    else:
+        _refuse_array(path)
+    if path.is_file() and _is_json(path):
         readers = [lambda: _strategy(path), lambda: _rank_table(path)]
     return _first(readers)
 
@@ -75,6 +77,13 @@ def _first(readers: Sequence[Callable[[], dict[str, Any]]]) -> dict[str, Any]:
         except (ReshardError, LauncherError) as error:
             failures.append(str(error))
     raise JobError("", [Problem("inspect", failure) for failure in failures])
+
+
+def _refuse_array(path: Path) -> None:
+    with path.open("rb") as file:
+        if file.read(6) == b"\x93NUMPY":
+            what = f"{path} is an array, no checkpoint, strategy or rank table"
+            raise JobError.about("inspect", what, "read it with numpy.load")
 
 
 def _is_strategy(path: Path) -> bool:

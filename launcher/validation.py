@@ -58,6 +58,11 @@ def _problem(details: ErrorDetails, known: Collection[str], root: str) -> Proble
         case "literal_error":
             fix = f"try {details['ctx']['expected']}"
             return Problem(where, f"{_shown(given)} is not known", fix)
+        case "too_short" if not given:
+            return Problem(where, "empty", "write one or more")
+        case "too_long" if isinstance(given, list):
+            most = details["ctx"]["max_length"]
+            return Problem(where, f"{len(given)} of them", f"at most {most} are read")
         case "value_error":
             return Problem(where, *details["ctx"]["error"].args)
         case _:

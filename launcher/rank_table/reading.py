@@ -72,7 +72,8 @@ def read_rank_table(text: str, chip: str | None = None) -> Reading:
         broken = error("$", what, "mend the JSON; // comments are not allowed", _NO_JSON)
         return Reading("", None, (replace(broken, line=problem.lineno),))
     except (ValueError, RecursionError) as problem:  # NaN, a number of 5000 digits, 2000 brackets
-        return Reading("", None, (error("$", f"cannot be read: {problem}", "mend it", _NO_JSON),))
+        why = "nested too deeply" if isinstance(problem, RecursionError) else problem
+        return Reading("", None, (error("$", f"cannot be read: {why}", "mend it", _NO_JSON),))
     if not isinstance(document, dict):
         return Reading("", None, (error("$", "not a JSON object", "write {...}", _NO_JSON),))
     found = list(places(text))

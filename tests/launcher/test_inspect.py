@@ -148,3 +148,9 @@ def test_the_name_of_a_tensor_cannot_command_the_terminal(
     path.write_bytes(path.read_bytes() * 2)
     assert main(["inspect", str(path)]) == 2
     assert r"w\x1b[2J\rü has 24 bytes" in capsys.readouterr().err
+
+
+def test_an_array_is_called_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.save(tmp_path / "x.npy", np.zeros(3))
+    assert main(["inspect", str(tmp_path / "x.npy")]) == 2
+    assert "x.npy is an array, no checkpoint" in capsys.readouterr().err

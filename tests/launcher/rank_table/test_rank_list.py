@@ -122,12 +122,12 @@ BROKEN: dict[str, tuple[Callable[[Table], object], str, str]] = {
     "no layers": (
         lambda t: rank(t, 1).update(level_list=[]),
         f"{RANK}.level_list",
-        "at least 1 item",
+        "empty; write one",
     ),
     "nine layers": (
         lambda t: rank(t, 1).update(level_list=[level(t, 1)] * 9),
         f"{RANK}.level_list",
-        "at most 8 items",
+        "9 of them; at most 8",
     ),
     "layer too large": (
         lambda t: level(t, 1).update(net_layer=8),
@@ -164,11 +164,11 @@ BROKEN: dict[str, tuple[Callable[[Table], object], str, str]] = {
         f"{ADDRESS}.addr",
         "32 hex digits",
     ),
-    "no ports": (lambda t: address(t, 1).update(ports=[]), f"{ADDRESS}.ports", "at least 1 item"),
+    "no ports": (lambda t: address(t, 1).update(ports=[]), f"{ADDRESS}.ports", "empty; write one"),
     "seventeen ports": (
         lambda t: address(t, 1).update(ports=["0/1"] * 17),
         f"{ADDRESS}.ports",
-        "at most 16 items",
+        "17 of them; at most 16",
     ),
     "other number of addresses in the instance": (
         lambda t: level(t, 1)["rank_addr_list"].append(address(t, 1)),
