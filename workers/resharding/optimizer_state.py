@@ -22,9 +22,19 @@ _BESIDE: Mapping[str, str] = MappingProxyType(
         "step_size": "prev",
     }
 )
+# Also in front of the name of a weight, and what else is then there: nn.AdaFactor, nn.ASGD.
+_JOINED: Mapping[str, str] = MappingProxyType(
+    {
+        "exp_avg_sq_row_": "exp_avg_sq_col_",
+        "exp_avg_sq_col_": "exp_avg_sq_row_",
+        "exp_avg_sq_": "exp_avg_sq_row_",
+        "mu_": "eta_",
+        "eta_": "mu_",
+    }
+)
 _COUNTERS = frozenset(
-    "beta1_power beta2_power current_iterator_step global_step last_overflow_iterator_step"
-    " learning_rate loss_scale momentum scale_sense weight_decay".split()
+    "afactor_step beta1_power beta2_power current_iterator_step global_step"
+    " last_overflow_iterator_step learning_rate loss_scale momentum scale_sense weight_decay".split()
 )
 
 
@@ -36,4 +46,7 @@ def is_optimizer_state(name: str, names: Collection[str]) -> bool:
     """
     prefix, _, weight = name.partition(".")
     beside = f"{_BESIDE.get(prefix, prefix)}.{weight}"
-    return name in _COUNTERS or (prefix in _PREFIXES and weight in names and beside in names)
+    if name in _COUNTERS or (prefix in _PREFIXES and weight in names and beside in names):
+        return True
+    joined = ((name.removeprefix(start), other) for start, other in _JOINED.items())
+    return any(w != name and w in names and other + w in names for w, other in joined)

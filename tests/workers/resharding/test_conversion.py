@@ -161,3 +161,14 @@ def test_a_cell_may_have_the_name_that_an_optimizer_gives_to_its_state() -> None
     network = {"weight", "linear.weight"}  # a parameter, and a cell nn.Dense
     assert not is_optimizer_state("linear.weight", network)
     assert is_optimizer_state("linear.weight", {"moments.weight", *network})  # of nn.FTRL
+
+
+@pytest.mark.parametrize(
+    "words", [("exp_avg_sq_", "exp_avg_sq_row_", "exp_avg_sq_col_"), ("mu_", "eta_")]
+)
+def test_state_may_be_joined_to_the_name_of_its_weight(words: tuple[str, ...]) -> None:
+    state = {f"{word}fc.weight" for word in words}
+    assert all(is_optimizer_state(name, {"fc.weight", *state}) for name in state)
+    for name in state:
+        assert not is_optimizer_state(name, {"fc.weight", name})  # a cell may be called mu_fc
+        assert not is_optimizer_state(name, state)
