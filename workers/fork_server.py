@@ -1,7 +1,7 @@
 """Bring the ranks of one host to life for the launcher, and report how each of them ended.
 
-``python -m workers.fork_server FD [MODULE ...]`` imports the modules once and says that it is
-ready; every rank is a fork of it, or a fresh interpreter where a forked driver would not be
+``python -m workers.fork_server FD LAUNCHER [MODULE ...]`` imports the modules once and says that
+it is ready; every rank is a fork of it, or a fresh interpreter where a forked driver would not be
 safe. It ends when the launcher hangs up, on purpose or because it was killed, and takes the
 ranks with it; the ranks end when it is killed itself.
 """
@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 import psutil
 
 from workers.channel import Channel
-from workers.lifeline import adopt_orphans, die_with
+from workers.lifeline import adopt_orphans, die_with, live_on
 from workers.output import log_error
 from workers.spec import WorkerSpec
 from workers.worker import run_process
@@ -171,14 +171,17 @@ def main() -> NoReturn:
     """Serve, and end without Python's exit handlers: those of the modules are the ranks' own."""
     exit_code = 1
     try:
-        end, *modules = sys.argv[1:]
+        end, launcher, *modules = sys.argv[1:]
+        die_with(int(launcher))  # while there are no ranks to be killed
         adopt_orphans()  # what outlives a rank is killed by this process
         gc.disable()  # modules stay; to look for garbage among them takes a tenth of the import
         for module in modules:
             importlib.import_module(module)
         gc.freeze()  # the ranks share these pages for as long as nobody writes to them
         gc.enable()
-        ForkServer(Channel(socket.socket(fileno=int(end)))).serve()
+        channel = Channel(socket.socket(fileno=int(end)))
+        live_on()
+        ForkServer(channel).serve()
         exit_code = 0
     except BaseException:
         traceback.print_exc()

@@ -208,7 +208,7 @@ def _command(spec: WorkerSpec, end: int) -> list[str]:
     modules = PRELOAD.get(spec.device, ())
     if modules and (spec.checkpoint or "").startswith(("http://", "https://")):
         modules += PRELOAD_FOR_WEB
-    return python_module("workers.fork_server", str(end), *modules)
+    return python_module("workers.fork_server", str(end), str(os.getpid()), *modules)
 
 
 def _lives(process: psutil.Process) -> bool:

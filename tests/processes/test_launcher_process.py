@@ -100,6 +100,16 @@ def test_nobody_outlives_a_launcher_that_is_killed(
     until(lambda: living() == [])
 
 
+def test_nobody_outlives_a_launcher_that_is_killed_while_mindspore_is_imported(
+    launch: Launch, living: Living, until: Until, tmp_path: Path, slow_import: str
+) -> None:
+    launcher = launch(device="simulated", environment={"PYTHONPATH": slow_import})
+    until((tmp_path / "importing").exists)
+    launcher.kill()
+    launcher.communicate()
+    until(lambda: living() == [])
+
+
 def test_a_result_that_cannot_be_written_is_an_error_before_any_rank_starts(
     launch: Launch, folder: RunFolder
 ) -> None:

@@ -33,8 +33,8 @@ _JOINED: Mapping[str, str] = MappingProxyType(
     }
 )
 _COUNTERS = frozenset(
-    "afactor_step beta1_power beta2_power current_iterator_step global_step"
-    " last_overflow_iterator_step learning_rate loss_scale momentum scale_sense weight_decay".split()
+    "afactor_step beta1_power beta2_power current_iterator_step global_step learning_rate"
+    " last_overflow_iterator_step loss_scale momentum scale_sense weight_decay".split()
 )
 
 
