@@ -7,12 +7,12 @@ more than 512 MiB. One small read for each header is all that an index costs.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from workers.resharding import wire
 from workers.resharding.dtypes import STORAGE
 from workers.resharding.index import OPAQUE, Chunk, NewFile, SavedTensor
-from workers.resharding.wire import Field, Source, WireError
+from workers.resharding.wire import BYTES, END, VARINT, Field, Messages, Source, WireError, key_of
 
 CHUNK_NBYTES = 512 << 20  # MindSpore cuts larger parameters
 CRC_FOOTER_SIZE = 17  # "crc_num", then ten big-endian bytes
@@ -22,10 +22,15 @@ _VALUE = 1
 _TAG, _TENSOR = 1, 2
 _DIMS, _TENSOR_TYPE, _CONTENT = 1, 2, 3
 
+_VALUE_KEY, _TENSOR_KEY = key_of(_VALUE, BYTES), key_of(_TENSOR, BYTES)
+_DIM_KEY, _CONTENT_KEY = key_of(_DIMS, VARINT), key_of(_CONTENT, BYTES)
+_MESSAGES: Messages = {_VALUE_KEY: {_TENSOR_KEY: {}}}
+
 _CRC_MARK = b"crc_num"
 _NO_TENSOR = SavedTensor(OPAQUE, (), ())
 _MOST_DIMS = 32  # NumPy has no more
 _MOST_VALUES = 1 << 18  # parameters, or chunks of them; more than that is damage
+_ITEMSIZES = {name: dtype.itemsize for name, dtype in STORAGE.items()}
 
 
 def read_tensors(source: Source, size: int) -> tuple[dict[str, SavedTensor], int | None]:
@@ -35,20 +40,26 @@ def read_tensors(source: Source, size: int) -> tuple[dict[str, SavedTensor], int
         WireError: the bytes are no checkpoint, or a torn one.
     """
     stop, crc32 = _footer(source, size)
-    tensors: dict[str, list[SavedTensor]] = {}
+    tensors: dict[str, SavedTensor] = {}
+    chunks: dict[str, list[Chunk]] = {}  # of parameters that have several
     last = None
-    for number, field in enumerate(wire.fields(source, 0, stop)):
-        if number == _MOST_VALUES:
-            raise WireError(field.start, f"it has more than {_MOST_VALUES:,} parameters")
-        if field.number != _VALUE or field.wire_type != wire.BYTES:
-            raise WireError(field.start, "this is no checkpoint; is it a strategy file?")
-        name, tensor = _read_value(source, field)
-        chunks = tensors.setdefault(name, [])
-        if chunks and (name != last or chunks[0]._replace(chunks=tensor.chunks) != tensor):
-            raise WireError(field.start, f"{name} comes a second time")
-        chunks.append(tensor)
+    fields = wire.fields(source, 0, stop, _MESSAGES)
+    for count, (key, start, _, _) in enumerate(fields):
+        if count == _MOST_VALUES:
+            raise WireError(start, f"it has more than {_MOST_VALUES:,} parameters")
+        if key != _VALUE_KEY:
+            raise WireError(start, "this is no checkpoint; is it a strategy file?")
+        name, tensor = _read_value(source, fields, start)
+        if name not in tensors:
+            tensors[name] = tensor
+        elif name == last and tensors[name][:2] == tensor[:2]:
+            chunks.setdefault(name, [*tensors[name].chunks]).extend(tensor.chunks)
+        else:
+            raise WireError(start, f"{name} comes a second time")
         last = name
-    return {name: _checked(name, _joined(chunks)) for name, chunks in tensors.items()}, crc32
+    for name, several in chunks.items():
+        tensors[name] = tensors[name]._replace(chunks=tuple(several))
+    return {name: _checked(name, tensor) for name, tensor in tensors.items()}, crc32
 
 
 def _footer(source: Source, size: int) -> tuple[int, int | None]:
@@ -60,39 +71,42 @@ def _footer(source: Source, size: int) -> tuple[int, int | None]:
     return start, int.from_bytes(footer[len(_CRC_MARK) :], "big")
 
 
-def _read_value(source: Source, value: Field) -> tuple[str, SavedTensor]:
+def _read_value(source: Source, fields: Iterator[Field], start: int) -> tuple[str, SavedTensor]:
     """Return the name of a parameter, and the one chunk of it that this message holds."""
     name, tensor = None, _NO_TENSOR
-    for field in wire.fields(source, value.start, value.stop):
-        if field.number == _TAG:
+    for field in fields:
+        key = field[0]
+        if key == _TENSOR_KEY:
+            tensor = _read_tensor(source, fields, field)
+        elif key == END:
+            break
+        elif key >> 3 == _TAG:
             name = wire.text(source, field)
-        elif field.number == _TENSOR and field.wire_type == wire.BYTES:
-            tensor = _read_tensor(source, field)
     if name is None:
-        raise WireError(value.start, "a parameter has no name")
+        raise WireError(start, "a parameter has no name")
     return name, tensor
 
 
-def _read_tensor(source: Source, tensor: Field) -> SavedTensor:
-    dtype, dims, content = "", [], Chunk(tensor.stop, 0)
-    for field in wire.fields(source, tensor.start, tensor.stop):
-        if field.number == _DIMS:
-            dims += wire.integers(source, field, most=_MOST_DIMS)
-        elif field.number == _TENSOR_TYPE:
+def _read_tensor(source: Source, fields: Iterator[Field], tensor: Field) -> SavedTensor:
+    _, begin, end, _ = tensor
+    dtype, dims, content = "", [], None
+    for field in fields:
+        key, start, stop, number = field
+        if key == _DIM_KEY:
+            dims.append(number)
+        elif key == _CONTENT_KEY:
+            content = Chunk(start, stop - start)
+        elif key == END:
+            break
+        elif key >> 3 == _TENSOR_TYPE:
             dtype = wire.text(source, field)
-        elif field.number == _CONTENT and field.wire_type == wire.BYTES:
-            content = Chunk(field.start, field.size)
+        elif key >> 3 == _DIMS:
+            dims += wire.integers(source, field, most=_MOST_DIMS)
         if len(dims) > _MOST_DIMS:
             break
-    if len(dims) > _MOST_DIMS or min(dims, default=0) < 0:
-        raise WireError(tensor.start, f"a tensor has the impossible shape {dims[:_MOST_DIMS]}")
-    return SavedTensor(dtype, tuple(dims), (content,))
-
-
-def _joined(chunks: list[SavedTensor]) -> SavedTensor:
-    if len(chunks) == 1:
-        return chunks[0]
-    return chunks[0]._replace(chunks=tuple(run for chunk in chunks for run in chunk.chunks))
+    if len(dims) > _MOST_DIMS or (dims and min(dims) < 0):
+        raise WireError(begin, f"a tensor has the impossible shape {dims[:_MOST_DIMS]}")
+    return SavedTensor(dtype, tuple(dims), (content or Chunk(end, 0),))
 
 
 def _checked(name: str, tensor: SavedTensor) -> SavedTensor:
@@ -100,18 +114,19 @@ def _checked(name: str, tensor: SavedTensor) -> SavedTensor:
 
     Content of a type that nobody can load is not looked at: it is refused when it is wanted.
     """
-    if tensor.dtype not in STORAGE:
+    dtype, dims, chunks = tensor
+    itemsize = _ITEMSIZES.get(dtype)
+    if itemsize is None:
         return tensor
-    itemsize, nbytes = STORAGE[tensor.dtype].itemsize, tensor.nbytes
-    if tensor.dims == (0,) and nbytes == itemsize:
+    nbytes = chunks[0].nbytes if len(chunks) == 1 else tensor.nbytes
+    needed = math.prod(dims) * itemsize
+    if dims == (0,) and nbytes == itemsize:
         return tensor._replace(dims=())  # a scalar, as MindSpore 2.0 wrote it
-    needed = math.prod(tensor.dims) * itemsize
-    in_pieces = len(tensor.chunks) > 1 and any(chunk.nbytes % itemsize for chunk in tensor.chunks)
+    in_pieces = len(chunks) > 1 and any(chunk.nbytes % itemsize for chunk in chunks)
     if nbytes != needed or in_pieces:
         raise WireError(
-            tensor.chunks[0].offset,
-            f"{name} has {nbytes} bytes, but {tensor.dtype} of shape"
-            f" {list(tensor.dims)} takes {needed}",
+            chunks[0].offset,
+            f"{name} has {nbytes} bytes, but {dtype} of shape {list(dims)} takes {needed}",
         )
     return tensor
 

@@ -28,12 +28,13 @@ def decode(content: bytes) -> dict[str, Any]:
     """
     document: dict[str, Any] = {"parallel_strategy_item": {}, "parallel_layout_item": {}}
     for field in wire.fields(content, 0, len(content)):
-        if field.number == _CURRENT_STAGE:
+        number = field[0] >> 3
+        if number == _CURRENT_STAGE:
             document["current_stage"] = wire.integer(field)
-        elif field.number == _STRATEGY_ITEM:
+        elif number == _STRATEGY_ITEM:
             name, body = _item(content, field)
             document["parallel_strategy_item"][name] = _decode_strategy(content, body)
-        elif field.number == _LAYOUT_ITEM:
+        elif number == _LAYOUT_ITEM:
             name, body = _item(content, field)
             document["parallel_layout_item"][name] = _decode_layout(content, body)
     return document
@@ -53,18 +54,19 @@ def encode(document: Mapping[str, Any]) -> bytes:
 
 def _item(content: bytes, field: Field) -> tuple[str, Field]:
     """Return the name of an item, and the field that holds the rest."""
-    parts = {part.number: part for part in _message(content, field)}
+    parts = {part[0] >> 3: part for part in _message(content, field)}
     if _NAME not in parts or _CONTENT not in parts:
-        raise WireError(field.start, "an item has no name or no content")
+        raise WireError(field[1], "an item has no name or no content")
     return wire.text(content, parts[_NAME]), parts[_CONTENT]
 
 
 def _decode_strategy(content: bytes, field: Field) -> dict[str, Any]:
     strategy: dict[str, Any] = {"parallel_strategy": []}
     for part in _message(content, field):
-        if part.number == _STAGE:
+        number = part[0] >> 3
+        if number == _STAGE:
             strategy["stage"] = wire.integer(part)
-        elif part.number == _STRATEGY:
+        elif number == _STRATEGY:
             strategy["parallel_strategy"].append(_decode_dims(content, part))
     return strategy
 
@@ -73,10 +75,11 @@ def _decode_layout(content: bytes, field: Field) -> dict[str, Any]:
     lists: dict[str, list[list[int]]] = {name: [] for name in _LISTS.values()}
     layout: dict[str, Any] = {}
     for part in _message(content, field):
-        if part.number in _LISTS:
-            lists[_LISTS[part.number]].append(_decode_dims(content, part))
-        elif part.number in _NUMBERS:
-            layout[_NUMBERS[part.number]] = wire.integer(part)
+        number = part[0] >> 3
+        if number in _LISTS:
+            lists[_LISTS[number]].append(_decode_dims(content, part))
+        elif number in _NUMBERS:
+            layout[_NUMBERS[number]] = wire.integer(part)
     for name, values in lists.items():
         layout[name] = values[0] if values else []
     if len(lists["tensor_map"]) > 1:
@@ -86,14 +89,18 @@ def _decode_layout(content: bytes, field: Field) -> dict[str, Any]:
 
 
 def _decode_dims(content: bytes, field: Field) -> list[int]:
-    parts = (part for part in _message(content, field) if part.number == 1)
-    return [number for part in parts for number in wire.integers(content, part)]
+    numbers: list[int] = []
+    for part in _message(content, field):
+        if part[0] >> 3 == 1:
+            numbers += wire.integers(content, part)
+    return numbers
 
 
 def _message(content: bytes, field: Field) -> Iterator[Field]:
-    if field.wire_type != wire.BYTES:
-        raise WireError(field.start, f"field {field.number} is no message")
-    return wire.fields(content, field.start, field.stop)
+    key, start, stop, _ = field
+    if key & 7 != wire.BYTES:
+        raise WireError(start, f"field {key >> 3} is no message")
+    return wire.fields(content, start, stop)
 
 
 def _encode_item(number: int, name: str, body: bytes) -> bytes:

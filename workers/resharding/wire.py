@@ -6,38 +6,26 @@ file that is too large to read. The content of a field is never touched, only it
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from collections.abc import Iterator, Mapping
+from typing import Protocol, TypeAlias
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
+END = 0  # in the place of a key: a message inside of another ends here
 _FIXED_SIZES = {FIXED64: 8, FIXED32: 4}
 _LONGEST_VARINT = 10
-_AHEAD = 128  # bytes that are taken at once; the fields of a header are short
-_UINT64 = (1 << 64) - 1
-_new = tuple.__new__
+_AHEAD = 1 << 10  # bytes that are taken at once: the headers of a tensor, or of many small ones
+_UINT64, _LAST_SHIFT = (1 << 64) - 1, 63  # the tenth byte of a number has its highest bit
+
+# A field: its key, where its content begins and ends, its number. A tuple: there are many.
+Field: TypeAlias = tuple[int, int, int, int]
+Messages: TypeAlias = Mapping[int, "Messages"]  # keys of fields that are messages, and of theirs
+_NO_MESSAGES: Messages = {}
 
 
 class Source(Protocol):
     """Bytes that may be anywhere."""
 
     def __getitem__(self, bounds: slice, /) -> bytes: ...
-
-
-class Field(NamedTuple):
-    """One field of a message: ``source[start:stop]``, or a number."""
-
-    number: int
-    wire_type: int
-    start: int  # of the content
-    stop: int
-    value: int = 0  # of a VARINT
-
-    @property
-    def size(self) -> int:
-        return self.stop - self.start
-
-    def content(self, source: Source) -> bytes:
-        return source[self.start : self.stop]
 
 
 class WireError(Exception):
@@ -51,100 +39,137 @@ class WireError(Exception):
         return f"{self.reason} at byte {self.offset}"
 
 
-def fields(source: Source, start: int, stop: int) -> Iterator[Field]:
+def key_of(number: int, wire_type: int) -> int:
+    """Return what stands before the content of a field."""
+    return number << 3 | wire_type
+
+
+def fields(
+    source: Source, start: int, stop: int, messages: Messages = _NO_MESSAGES
+) -> Iterator[Field]:
     """Yield the fields of the message ``source[start:stop]``, in order.
 
-    Raises:
-        WireError: a field is malformed, or reaches beyond ``stop``.
-    """
-    position = first = start
-    head = b""  # the bytes from ``first`` on
-    while position < stop:
-        at = position - first
-        if at + 2 * _LONGEST_VARINT > len(head) and first + len(head) < stop:
-            ahead = position + _AHEAD
-            first, head, at = position, source[position : ahead if ahead < stop else stop], 0
-        key = head[at]
-        at += 1
-        if key >= 0x80:
-            key, at = _decode(head, at - 1, position)
-        number, wire_type = key >> 3, key & 7
-        if number == 0:
-            raise WireError(position, "a field has the number 0")
-        value = size = 0
-        if wire_type in _FIXED_SIZES:
-            size = _FIXED_SIZES[wire_type]
-        elif wire_type > BYTES:
-            raise WireError(position, f"a field has the unknown type {wire_type}")
-        else:
-            value = head[at] if at < len(head) else 0x80  # the usual number takes one byte
-            at += 1
-            if value >= 0x80:
-                value, at = _decode(head, at - 1, position)
-            if wire_type == BYTES:
-                value, size = 0, value
-        begin = first + at
-        end = begin + size
-        if end > stop:
-            raise WireError(position, f"{end - stop} bytes of field {number} are missing")
-        yield _new(Field, (number, wire_type, begin, end, value))  # thrice as fast as Field(…)
-        position = end
-
-
-def read_varint(source: Source, position: int, stop: int) -> tuple[int, int]:
-    """Return the unsigned number that starts at ``position``, and where it ends."""
-    head = source[position : min(position + _LONGEST_VARINT, stop)]
-    value, used = _decode(head, 0, position)
-    return value, position + used
-
-
-def _decode(head: bytes, at: int, position: int) -> tuple[int, int]:
-    """Return the number at an index of ``head``, and the index after it.
+    The number of a VARINT is the signed one that was meant; that of another field is 0.
 
     Args:
-        position: of ``head`` in the file, for errors.
+        messages: which fields are messages. Behind each come those inside of it, then ``END``.
+
+    Raises:
+        WireError: a field is malformed, or reaches beyond the end of its message.
     """
-    if at < len(head) and head[at] < 0x80:
-        return head[at], at + 1
-    value = 0
-    for index in range(at, min(at + _LONGEST_VARINT, len(head))):
-        byte = head[index]
-        value |= (byte & 0x7F) << (7 * (index - at))
-        if byte < 0x80:
-            return value & _UINT64, index + 1
-    raise WireError(position, "a number does not end")
+    around: list[tuple[int, Messages]] = []  # where each of them ends, and what is inside of it
+    position, limit = start, stop
+    head, first, enough = b"", start, start - 1  # bytes from ``first`` on; they do up to ``enough``
+    if isinstance(source, bytes):
+        head, first, enough = source, 0, stop
+    while True:
+        if position == limit:
+            if not around:
+                return
+            limit, messages = around.pop()
+            yield END, position, position, 0
+            continue
+        if position > enough:
+            first, head = position, source[position : min(position + _AHEAD, stop)]
+            enough = first + len(head) - 2 * _LONGEST_VARINT  # a key, and a number or a size
+            if first + len(head) == stop:
+                enough = stop
+        at = position - first
+        number = size = 0
+        try:  # nearly every key takes one byte, and so do most numbers
+            key = head[at]
+            at += 1
+            if key >= 0x80:
+                key, at = _decode(head, at)
+            wire_type = key & 7
+            if wire_type == BYTES:
+                size = head[at]
+                at += 1
+                if size >= 0x80:
+                    size, at = _decode(head, at)
+            elif wire_type == VARINT:
+                number = head[at]
+                at += 1
+                if number >= 0x80:
+                    number, at = _decode(head, at)
+                    number = signed(number)
+            elif wire_type in _FIXED_SIZES:
+                size = _FIXED_SIZES[wire_type]
+            else:
+                raise WireError(position, f"a field has the unknown type {wire_type}")
+        except IndexError:
+            raise WireError(position, "a number does not end") from None
+        if key < 8:
+            raise WireError(position, "a field has the number 0")
+        begin = first + at
+        end = begin + size
+        if end > limit:
+            raise WireError(position, f"{end - limit} bytes of field {key >> 3} are missing")
+        yield key, begin, end, number
+        if key in messages:
+            around.append((limit, messages))
+            position, limit, messages = begin, end, messages[key]
+        else:
+            position = end
+
+
+def _decode(head: bytes, at: int) -> tuple[int, int]:
+    """Return the number of several bytes that begins at ``head[at - 1]``, and where it ends.
+
+    Raises:
+        IndexError: it does not end.
+    """
+    value, shift = head[at - 1] & 0x7F, 7
+    while (byte := head[at]) >= 0x80:
+        value |= (byte & 0x7F) << shift
+        at += 1
+        shift += 7
+        if shift > _LAST_SHIFT:
+            raise IndexError
+    return (value | byte << shift) & _UINT64, at + 1
 
 
 def integers(source: Source, field: Field, most: int = 1 << 17) -> list[int]:
     """Return the numbers of a repeated integer field, packed or not; no more than ``most``."""
-    if field.wire_type == VARINT:
-        return [signed(field.value)]
-    if field.wire_type != BYTES:
-        raise WireError(field.start, f"field {field.number} holds no numbers")
-    numbers, position = [], field.start
-    while position < field.stop:
-        value, position = read_varint(source, position, field.stop)
-        numbers.append(signed(value))
-        if len(numbers) > most:
-            raise WireError(field.start, f"field {field.number} has more than {most} numbers")
+    key, start, stop, number = field
+    if key & 7 == VARINT:
+        return [number]
+    if key & 7 != BYTES:
+        raise WireError(start, f"field {key >> 3} holds no numbers")
+    packed = source[start : min(stop, start + (most + 1) * _LONGEST_VARINT)]
+    numbers: list[int] = []
+    at = 0
+    while at < len(packed) and len(numbers) <= most:
+        number = packed[at]
+        at += 1
+        if number >= 0x80:
+            try:
+                number, at = _decode(packed, at)
+            except IndexError:
+                raise WireError(start + at - 1, "a number does not end") from None
+        numbers.append(signed(number))
+    if len(numbers) > most:
+        raise WireError(start, f"field {key >> 3} has more than {most} numbers")
     return numbers
 
 
 def integer(field: Field) -> int:
     """Return the number of a field that is not repeated."""
-    if field.wire_type != VARINT:
-        raise WireError(field.start, f"field {field.number} is no number")
-    return signed(field.value)
+    key, start, _, number = field
+    if key & 7 != VARINT:
+        raise WireError(start, f"field {key >> 3} is no number")
+    return number
 
 
 def text(source: Source, field: Field, longest: int = 1 << 16) -> str:
     """Return the content of a short string field."""
-    if field.wire_type != BYTES or field.size > longest:
-        raise WireError(field.start, f"field {field.number} is no short text")
+    key, start, stop, _ = field
+    if key & 7 != BYTES or stop - start > longest:
+        raise WireError(start, f"field {key >> 3} is no short text")
     try:
-        return field.content(source).decode()
+        return source[start:stop].decode()
     except UnicodeDecodeError as error:
-        raise WireError(field.start, f"field {field.number} is not UTF-8") from error
+        raise WireError(start, f"field {key >> 3} is not UTF-8") from error
 
 
 def signed(value: int) -> int:

@@ -62,6 +62,22 @@ def test_packed_dims_are_read(tmp_path: Path) -> None:
     )
 
 
+def test_fields_come_in_any_order_and_unknown_ones_are_skipped(tmp_path: Path) -> None:
+    unknown = b"\x7d1234" + b"\x79abcdefgh" + wire.number_field(300, -1) + wire.bytes_field(9, W)
+    dim = wire.number_field(1, 2)
+    tensor = wire.bytes_field(3, b"12345678") + dim + unknown + wire.bytes_field(2, b"Int16") + dim
+    content = wire.bytes_field(1, unknown + wire.bytes_field(2, tensor) + wire.bytes_field(1, b"w"))
+    tensors = index_of(content, tmp_path)
+    assert tensors == {"w": SavedTensor("Int16", (2, 2), (Chunk(content.index(b"12345678"), 8),))}
+
+
+@pytest.mark.parametrize("length", [900, 1100, 60_000])
+def test_long_names_are_read(length: int, tmp_path: Path) -> None:
+    names = [letter * length for letter in "abc"]
+    content = b"".join(value(name, "Int8", [1], b"1") for name in names)
+    assert list(index_of(content, tmp_path)) == names
+
+
 def test_a_crc_footer_is_no_tensor(tmp_path: Path) -> None:
     content = value("w", "Float32", [2], bytes(8))
     crc32 = zlib.crc32(content)
@@ -85,6 +101,11 @@ def test_entries_that_nobody_can_load_do_not_hide_the_others(tmp_path: Path) -> 
 W = value("w", "Int8", [1], b"1")
 
 
+def tensor(fields: bytes) -> bytes:
+    """Write a parameter of these fields."""
+    return wire.bytes_field(1, wire.bytes_field(1, b"w") + wire.bytes_field(2, fields))
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
@@ -97,6 +118,12 @@ W = value("w", "Int8", [1], b"1")
         (value("w", "Int8", [2], b"1") + value("w", "Int16", [2], b"123"), "w comes a second time"),
         (value("w", "Int8", [-1], b"1"), r"impossible shape \[-1\]"),
         (value("w", "Int8", [1] * 40, b"1"), "impossible shape"),
+        (value("w", "Int8", [1] * 40, b"1", packed=True), "more than 32 numbers"),
+        (tensor(wire.bytes_field(1, b"\x80")), "a number does not end"),
+        (tensor(b"\x0d1234"), "field 1 holds no numbers"),
+        (tensor(wire.number_field(2, 1)), "field 2 is no short text"),
+        (wire.bytes_field(1, wire.number_field(1, 1)), "field 1 is no short text"),
+        (value("w" * 70_000, "Int8", [1], b"1"), "field 1 is no short text"),
         (wire.bytes_field(1, wire.bytes_field(2, b"")), "has no name"),
         (wire.bytes_field(1, wire.bytes_field(1, b"\xff")), "not UTF-8"),
         (wire.number_field(1, 2), "is it a strategy file"),
