@@ -52,15 +52,20 @@ def layouts(ranks: int) -> list[Layout]:
     ]
 
 
-def checkpoint(parameters: int, ranks: int) -> SlicedCheckpoint:
-    """Return what ``open_checkpoint`` would, without any file."""
+def checkpoint(parameters: int, ranks: int, more_rows: int = 0) -> SlicedCheckpoint:
+    """Return what ``open_checkpoint`` would, without any file.
+
+    Args:
+        more_rows: that each parameter has than the one before, so that no two are alike.
+    """
     tensors, saved = {}, {}
     for number in range(parameters):
         layout = layouts(ranks)[number % 4]
-        dims = layout.stored_shape(0, SHAPE)
+        shape = (SHAPE[0] + number * more_rows, SHAPE[1])
+        dims = layout.stored_shape(0, shape)
         name = f"layers.{number}.weight"
         tensors[name] = SavedTensor("Float32", dims, (Chunk(number, 4 * dims[0] * dims[1]),))
-        saved[name] = SavedParameter(layout, SHAPE, "Float32", layout.ranks)
+        saved[name] = SavedParameter(layout, shape, "Float32", layout.ranks)
     identity = FileIdentity(0, 0, 0, 0)
     files = {
         rank: CheckpointIndex(Path(f"rank_{rank}"), identity, tensors) for rank in range(ranks)
@@ -88,22 +93,26 @@ def main() -> None:
             index_s = best(lambda: read_index(path), rounds=20)
             print(f"index of 1,000 parameters, .{suffix:12}{index_s * 1000:8.1f} ms")
     print(f"{'parameters':>10} {'from':>6} {'to':>6} {'reads':>8} {'seconds':>9} {'us/read':>8}")
-    for parameters, source, target in (
-        (1_000, 1024, 512),
-        (10_000, 64, 32),
-        (10_000, 1024, 512),
-        (10_000, 4096, 2048),
-        (20_000, 1024, 512),
+    for parameters, source, target, more_rows in (
+        (1_000, 1024, 512, 0),
+        (10_000, 64, 32, 0),
+        (10_000, 1024, 512, 0),
+        (10_000, 1024, 512, 64),
+        (10_000, 4096, 2048, 0),
+        (20_000, 1024, 512, 0),
     ):
-        saved = checkpoint(parameters, source)
+        saved = checkpoint(parameters, source, more_rows)
         kinds = layouts(target)[:3] + layouts(target)[1:2]
-        wanted = {name: Weight(kinds[n % 4]) for n, name in enumerate(saved.parameters)}
+        wanted = {
+            name: Weight(kinds[number % 4], parameter.full_shape)
+            for number, (name, parameter) in enumerate(saved.parameters.items())
+        }
         plans: list[LoadPlan] = []
         plan_s = best(lambda: plans.append(plan_rank(saved, wanted, target // 2)), rounds=3)
         reads = sum(len(part.reads) for part in plans[0].slices)
         print(
             f"{parameters:10,} {source:6,} {target:6,} {reads:8,} {plan_s:9.3f}"
-            f" {plan_s / reads * 1e6:8.1f}"
+            f" {plan_s / reads * 1e6:8.1f}{'  all shapes different' if more_rows else ''}"
         )
 
 

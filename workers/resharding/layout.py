@@ -12,7 +12,8 @@ from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from operator import floordiv, mod
 from types import MappingProxyType
 from typing import Any
 
@@ -51,6 +52,15 @@ class Layout:
                 raise LayoutError("the device matrix has no such axis", str(self))
             if times > 1 and self.device_matrix[axis] > 1:
                 raise LayoutError(f"axis {axis} splits the parameter more than once", str(self))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        """The hash, made once: a plan looks layouts up several times for each parameter."""
+        stored = (self.device_matrix, self.axes, self.optimizer_shard)
+        return hash((*stored, self.stages, self.field_size, self.split_sizes))
 
     @classmethod
     def from_tensor_map(
@@ -136,7 +146,8 @@ class Layout:
         stage, local = divmod(rank, self.stage_size)
         if stage not in self.stages:
             raise LayoutError(f"rank {rank} stores nothing of this parameter", str(self))
-        box = _box(_grid(self).cells[local], self._edges(full_shape))
+        grid = _grid(self)
+        box = _box(grid.cells[local], self._edges(grid.counts, full_shape))
         if self.field_size < 2:
             return (box,)
         rows = full_shape[0] // self.field_size
@@ -175,12 +186,9 @@ class Layout:
         Args:
             among: the ranks that may be read; None for all.
         """
-        holders = _holders(self)
-        touched = [
-            list(_touched(edge, first, last))
-            for edge, first, last in zip(self._edges(full_shape), wanted.start, wanted.stop)
-        ]
-        for parts in itertools.product(*touched):
+        counts, holders = _holders(self)
+        edges = self._edges(counts, full_shape)
+        for parts in itertools.product(*map(_touched, edges, wanted.start, wanted.stop)):
             cell, held_from, held_to, into_from, into_to = zip(*parts) if parts else ((),) * 5
             ranks = holders.get(cell, ())
             if among is not None:
@@ -189,9 +197,14 @@ class Layout:
                 held, into = Region(held_from, held_to), Region(into_from, into_to)
                 yield _nearest(ranks, nearest), held, into
 
-    def _edges(self, full_shape: Sequence[int]) -> list[Sequence[int]]:
-        """Return for each dim where its parts begin, and where the last one ends."""
-        counts = _grid(self).counts
+    def _edges(
+        self, counts: tuple[int, ...], full_shape: Sequence[int]
+    ) -> list[Sequence[int]]:
+        """Return for each dim where its parts begin, and where the last one ends.
+
+        Args:
+            counts: parts per dim, of the grid.
+        """
         sizes = _divide(self, full_shape, (1, *counts[1:]) if self.split_sizes else counts)
         if self.split_sizes and sum(self.split_sizes) != sizes[0]:
             reason = f"the parts have {sum(self.split_sizes)} rows, the tensor has {sizes[0]}"
@@ -273,13 +286,13 @@ def _grid(layout: Layout) -> Grid:
 
 
 @lru_cache(maxsize=4096)
-def _holders(layout: Layout) -> Mapping[Cell, tuple[int, ...]]:
-    """Return the global ranks that store each cell, in order: they are replicas."""
-    cells = _grid(layout).cells
+def _holders(layout: Layout) -> tuple[tuple[int, ...], Mapping[Cell, tuple[int, ...]]]:
+    """Return the parts per dim, and the ranks that store each cell, in order: they are replicas."""
+    counts, cells = _grid(layout).counts, _grid(layout).cells
     found: dict[Cell, list[int]] = defaultdict(list)
     for rank in layout.ranks:
         found[cells[rank % layout.stage_size]].append(rank)
-    return {cell: tuple(ranks) for cell, ranks in found.items()}
+    return counts, {cell: tuple(ranks) for cell, ranks in found.items()}
 
 
 def _box(cell: Cell, edges: Sequence[Sequence[int]]) -> Region:
@@ -289,23 +302,31 @@ def _box(cell: Cell, edges: Sequence[Sequence[int]]) -> Region:
     )
 
 
-def _touched(edge: Sequence[int], first: int, last: int) -> Iterator[tuple[int, ...]]:
-    """Yield the parts of a dim that hold some of ``first`` .. ``last``.
+def _touched(edge: Sequence[int], first: int, last: int) -> list[tuple[int, ...]]:
+    """Return the parts of a dim that hold some of ``first`` .. ``last``.
 
     With each part come the bounds of what it holds, counted from its own begin and from ``first``.
     """
+    if len(edge) == 2 and first < last <= edge[1]:  # most dims are in one part
+        return [(0, first, last, 0, last - first)]
+    touched: list[tuple[int, ...]] = []
     for part in range(bisect_right(edge, first) - 1, bisect_left(edge, last)):
-        begin = edge[part]
-        low, high = max(begin, first), min(edge[part + 1], last)
-        yield part, low - begin, high - begin, low - first, high - first
+        begin, end = edge[part], edge[part + 1]
+        low = first if first > begin else begin
+        high = last if last < end else end
+        touched.append((part, low - begin, high - begin, low - first, high - first))
+    return touched
 
 
 def _nearest(ranks: Sequence[int], to: int) -> int:
     """Return the one of some ranks, in order, that is nearest; the lower in a tie."""
-    if len(ranks) == 1:
-        return ranks[0]
     place = bisect_left(ranks, to)
-    return min(ranks[max(place - 1, 0) : place + 1], key=lambda rank: abs(rank - to))
+    if place == len(ranks):
+        return ranks[-1]
+    if place == 0:
+        return ranks[0]
+    below, above = ranks[place - 1], ranks[place]
+    return below if to - below <= above - to else above
 
 
 @lru_cache(maxsize=4096)
@@ -316,13 +337,11 @@ def _regions(layout: Layout, full_shape: tuple[int, ...]) -> Mapping[int, Region
 def _divide(layout: Layout, shape: Sequence[int], counts: tuple[int, ...]) -> tuple[int, ...]:
     if len(shape) != len(counts):
         raise LayoutError(_wrong_ndim(layout, shape), str(layout))
-    for dim, (size, parts) in enumerate(zip(shape, counts)):
-        if size % parts:
-            raise LayoutError(
-                f"dim {dim} of shape {list(shape)} cannot be cut into {parts} equal parts",
-                str(layout),
-            )
-    return tuple(map(int.__floordiv__, shape, counts))
+    if any(map(mod, shape, counts)):
+        dim = next(dim for dim, (size, parts) in enumerate(zip(shape, counts)) if size % parts)
+        reason = f"dim {dim} of shape {list(shape)} cannot be cut into {counts[dim]} equal parts"
+        raise LayoutError(reason, str(layout))
+    return tuple(map(floordiv, shape, counts))
 
 
 def _wrong_ndim(layout: Layout, shape: Sequence[int]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -16,7 +16,20 @@ from workers.resharding.index import CheckpointIndex, SavedTensor
 from workers.resharding.region import Region, flat_boxes
 from workers.resharding.remote.address import Location
 from workers.resharding.saved import SavedParameter, SlicedCheckpoint
-from workers.resharding.wanted import Wanted, matches, refuse_missing, wanted_boxes
+from workers.resharding.wanted import (
+    Wanted,
+    check_same_tensor,
+    matches,
+    refuse_missing,
+    wanted_boxes,
+)
+
+
+class _Copies(NamedTuple):
+    """How a slice is filled, whatever the name of its parameter."""
+
+    shape: tuple[int, ...]  # of the slice
+    steps: tuple[CopyStep, ...]  # their targets are in the coordinates of the slice
 
 
 class FileRead(NamedTuple):
@@ -97,10 +110,17 @@ def plan_rank(
     """
     refuse_missing(checkpoint, [name for name in wanted if not matches(name, allow_missing)])
     slices = []
+    known: dict[Hashable, _Copies] = {}  # most parameters of a network are like others
     for name, want in wanted.items():
         if name in checkpoint.parameters:
-            boxes = wanted_boxes(checkpoint, name, want, rank)
-            slices.append(plan_slice(checkpoint, name, boxes, rank))
+            saved = checkpoint.parameters[name]
+            check_same_tensor(checkpoint, name, want)
+            alike = want.layout, saved.layout, saved.full_shape, saved.only
+            copies = known.get(alike)
+            if copies is None:
+                boxes = wanted_boxes(name, want, rank)
+                copies = known[alike] = _plan_copies(name, boxes, saved, rank)
+            slices.append(_plan_reads(checkpoint, name, copies))
     return make_plan(checkpoint, slices, rank)
 
 
@@ -117,15 +137,22 @@ def plan_slice(
     checkpoint: SlicedCheckpoint, name: str, boxes: Sequence[Region], rank: int
 ) -> SlicePlan:
     """Return the reads of one slice: of one box, or of several whose rows follow each other."""
-    saved = checkpoint.parameters[name]
-    reads: list[FileRead] = []
+    copies = _plan_copies(name, boxes, checkpoint.parameters[name], rank)
+    return _plan_reads(checkpoint, name, copies)
+
+
+def _plan_copies(
+    name: str, boxes: Sequence[Region], saved: SavedParameter, rank: int
+) -> _Copies:
+    if len(boxes) == 1:
+        return _Copies(boxes[0].shape, tuple(_plan_box(name, boxes[0], saved, rank)))
+    steps: list[CopyStep] = []
     row = 0
     for box in boxes:
         for step in _plan_box(name, box, saved, rank):
-            reads += _file_reads(checkpoint.files[step.source_rank], name, step, row)
-        row += box.shape[0] if len(boxes) > 1 else 0
-    shape = boxes[0].shape if len(boxes) == 1 else (row, *boxes[0].shape[1:])
-    return SlicePlan(name, saved.dtype, shape, tuple(reads))
+            steps.append(step._replace(target=step.target.shifted(row)))
+        row += box.shape[0]
+    return _Copies((row, *boxes[0].shape[1:]), tuple(steps))
 
 
 def _plan_box(
@@ -157,22 +184,28 @@ def _plan_box(
     )
 
 
-def _file_reads(
-    index: CheckpointIndex, name: str, step: CopyStep, row: int
-) -> Iterator[FileRead]:
+def _plan_reads(checkpoint: SlicedCheckpoint, name: str, copies: _Copies) -> SlicePlan:
+    reads: list[FileRead] = []
+    for step in copies.steps:
+        rank, source, target = step
+        index = checkpoint.files[rank]
+        tensor = index.tensors[name]
+        if len(tensor.chunks) == 1:
+            offset = tensor.chunks[0].offset
+            reads.append(FileRead(index.path, offset, tensor.dims, source, target))
+        else:
+            reads += _block_reads(index.path, tensor, step)
+    dtype = checkpoint.parameters[name].dtype
+    return SlicePlan(name, dtype, copies.shape, tuple(reads))
+
+
+def _block_reads(path: Location, tensor: SavedTensor, step: CopyStep) -> Iterator[FileRead]:
     """Divide a copy among the blocks in which the file of its source rank holds the slice."""
-    tensor = index.tensors[name]
-    goal = step.target.shifted(row) if row else step.target
-    if len(tensor.chunks) == 1:
-        yield FileRead(index.path, tensor.chunks[0].offset, tensor.dims, step.source, goal)
-        return
     for offset, block in _blocks(tensor):
         common = block.intersect(step.source)
         if common is not None:
-            in_step = common.relative_to(step.source)
-            start = tuple(map(int.__add__, in_step.start, goal.start))
-            target = Region(start, tuple(map(int.__add__, start, common.shape)))
-            yield FileRead(index.path, offset, block.shape, common.relative_to(block), target)
+            target = common.relative_to(step.source).placed_in(step.target)
+            yield FileRead(path, offset, block.shape, common.relative_to(block), target)
 
 
 def _blocks(tensor: SavedTensor) -> Iterator[tuple[int, Region]]:

@@ -17,7 +17,7 @@ from workers.resharding.errors import (
 )
 from workers.resharding.layout import Layout
 from workers.resharding.region import Region
-from workers.resharding.saved import SavedParameter, SlicedCheckpoint
+from workers.resharding.saved import SlicedCheckpoint
 
 
 class Wanted(Protocol):
@@ -69,21 +69,26 @@ def no_layout(checkpoint: SlicedCheckpoint, name: str, found: str) -> NoLayoutEr
     return NoLayoutError(name, str(file.path), found, tuple(similar))
 
 
-def wanted_boxes(
-    checkpoint: SlicedCheckpoint, name: str, want: Wanted, rank: int
-) -> tuple[Region, ...]:
-    """Return what a rank wants of a parameter, checked to be the parameter that was saved."""
-    saved = checkpoint.parameters[name]
-    _check_same_tensor(checkpoint, name, want, saved)
+def wanted_boxes(name: str, want: Wanted, rank: int) -> tuple[Region, ...]:
+    """Return what a rank wants of a parameter.
+
+    Raises:
+        LayoutError: the layout does not fit the parameter, or the rank.
+    """
     try:
         return want.layout.boxes(rank, want.full_shape)
     except LayoutError as error:
         raise error.of(name) from error
 
 
-def _check_same_tensor(
-    checkpoint: SlicedCheckpoint, name: str, want: Wanted, saved: SavedParameter
-) -> None:
+def check_same_tensor(checkpoint: SlicedCheckpoint, name: str, want: Wanted) -> None:
+    """Refuse a parameter that is not the one that was saved.
+
+    Raises:
+        NoLayoutError: the strategy should name it, and does not.
+        DtypeMismatchError, ShapeMismatchError: it has another type or shape.
+    """
+    saved = checkpoint.parameters[name]
     require_layout(checkpoint, name)
     file = checkpoint.files[saved.holders[0]]
     if saved.dtype != want.dtype or saved.dtype not in STORAGE:

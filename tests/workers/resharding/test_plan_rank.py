@@ -60,6 +60,31 @@ def test_a_rank_that_wants_what_it_saved_reads_its_own_file(
     assert [path.parent.name for path in plan.files] == ["rank_2"]
 
 
+def test_parameters_that_are_alike_are_each_planned_as_if_there_were_no_other(
+    tmp_path: Path, want: Want
+) -> None:
+    layouts = {**dict.fromkeys("abdef", ROWS), "c": Layout((2, 2), ((0,), ()))}
+    for rank in range(4):
+        half = W[rank // 2 * 4 :][:4]
+        slices = {name: W[2 * rank : 2 * rank + 2] for name in "bfaed"} | {"c": half}
+        if rank % 2:
+            del slices["c"]  # remove_redundancy=True
+        nbytes = 16 if rank == 2 else 1 << 20
+        path = tmp_path / f"rank_{rank}" / "net.ckpt"
+        write_checkpoint(path, {name: slices[name] for name in sorted(slices)}, {}, nbytes)
+    write_strategy_file(tmp_path / "s.ckpt", layouts)
+    checkpoint = open_checkpoint(str(tmp_path), tmp_path / "s.ckpt")
+    columns = Layout((2,), ((), (0,)))
+    wanted = {name: want((8, 4), columns) for name in "abc"}
+    whole = Layout((2,), ((), ()))
+    wanted |= {"d": want((8, 4), whole), "e": want((8, 4), columns), "f": want((8, 4), ROWS)}
+    plan = plan_rank(checkpoint, wanted, rank=1)
+    alone = [plan_rank(checkpoint, {name: wanted[name]}, rank=1).slices[0] for name in wanted]
+    assert list(plan.slices) == alone
+    for name, array in execute(plan).items():
+        np.testing.assert_array_equal(array, W[wanted[name].layout.region(1, W.shape).as_slices()])
+
+
 def test_a_plan_prints_what_is_read_from_which_file(
     checkpoint: SlicedCheckpoint, want: Want
 ) -> None:
