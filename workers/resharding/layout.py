@@ -42,14 +42,18 @@ class Layout:
     def __post_init__(self) -> None:
         if max(len(self.device_matrix), len(self.axes)) > _MOST_DIMS:
             raise LayoutError("it has too many dims", f"{len(self.device_matrix)} axes")
-        if any(size < 1 for size in self.device_matrix) or self.stage_size > _MOST_RANKS:
+        if min(self.device_matrix, default=1) < 1 or self.stage_size > _MOST_RANKS:
             raise LayoutError("the device matrix is impossible", str(self))
         if self.field_size > _MOST_FIELDS:
             raise LayoutError("it has too many fields", str(self))
-        used = Counter(axis for axes in self.axes for axis in axes)
-        for axis, times in used.items():
-            if not 0 <= axis < len(self.device_matrix):
-                raise LayoutError("the device matrix has no such axis", str(self))
+        used = [axis for axes in self.axes for axis in axes]
+        if used and not 0 <= min(used) <= max(used) < len(self.device_matrix):
+            raise LayoutError("the device matrix has no such axis", str(self))
+        if len(set(used)) < len(used):
+            self._refuse_axis_used_twice(used)
+
+    def _refuse_axis_used_twice(self, used: Sequence[int]) -> None:
+        for axis, times in Counter(used).items():
             if times > 1 and self.device_matrix[axis] > 1:
                 raise LayoutError(f"axis {axis} splits the parameter more than once", str(self))
 

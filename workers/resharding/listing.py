@@ -29,13 +29,22 @@ class Listing(Protocol):
     def location(self, path: str) -> Location: ...
 
 
-class _LocalListing:
+class LocalListing:
+    """What ``rank_files`` asks of this host. Each folder is looked into once."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, list[str]] = {}  # by folder
+
     def is_folder(self, path: str) -> bool:
         return os.path.isdir(path)
 
     def matches(self, pattern: str) -> list[str]:
-        found = glob.glob(pattern, recursive=True)
-        return [pattern] if os.path.exists(pattern) else sorted(found)
+        folder, name = os.path.split(pattern)
+        if folder and name.startswith("*.") and not glob.has_magic(folder + name[1:]):
+            return self._ending_in(name[1:], folder, pattern)
+        if os.path.exists(pattern):
+            return [pattern]
+        return sorted(glob.glob(pattern, recursive=True))
 
     def expect(self, patterns: Iterable[str]) -> None:
         pass
@@ -43,12 +52,25 @@ class _LocalListing:
     def location(self, path: str) -> Path:
         return Path(path)
 
-
-LOCAL = _LocalListing()
+    def _ending_in(self, suffix: str, folder: str, pattern: str) -> list[str]:
+        """Return what glob does for ``*`` and a suffix, without a look at the folder for each."""
+        if folder not in self._names:
+            try:
+                self._names[folder] = sorted(os.listdir(folder))
+            except OSError:
+                self._names[folder] = []
+        names = self._names[folder]
+        if "*" + suffix in names:
+            return [pattern]
+        return [
+            os.path.join(folder, name)
+            for name in names
+            if name.endswith(suffix) and not name.startswith(".")
+        ]
 
 
 def listing_of(pattern: str, cache: Cache | None) -> Listing:
     """Return what lists the files of a pattern: this host, or the server behind a URL."""
     if not is_url(pattern):
-        return LOCAL
+        return LocalListing()
     return RemoteListing(cache or Cache.of({}))

@@ -7,10 +7,9 @@ import itertools
 import os
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 from workers.resharding.errors import MissingRankError, RankCountError, RankOrderError
-from workers.resharding.listing import LOCAL, Listing
+from workers.resharding.listing import Listing, LocalListing
 from workers.resharding.parameter_map import is_parameter_map
 from workers.resharding.remote.address import Location, shown
 from workers.resharding.steps import newest_common
@@ -28,7 +27,7 @@ def escape(path: str) -> str:
 
 
 def find_rank_files(
-    pattern: str, rank_count: int | None, listing: Listing = LOCAL
+    pattern: str, rank_count: int | None, listing: Listing | None = None
 ) -> dict[int, Location]:
     """Return the one file of each of the ranks 0 .. rank_count - 1.
 
@@ -37,7 +36,7 @@ def find_rank_files(
             that holds ``rank_0``, ``rank_1``, ... Of several steps, the newest is taken that
             every rank has.
         rank_count: None for as many as there are.
-        listing: tells which files there are.
+        listing: tells which files there are; if not given, this host does.
 
     Raises:
         MissingRankError: ranks have no file.
@@ -46,6 +45,7 @@ def find_rank_files(
         RankOrderError: a file has the number of another rank in its name.
         StepMismatchError: there is no step that every rank has.
     """
+    listing = listing or LocalListing()
     patterns = _patterns(pattern, listing)
     told = shown(patterns[0])
     numbers = itertools.count() if rank_count is None else iter(range(rank_count))
@@ -71,8 +71,9 @@ def find_rank_files(
     return {rank: listing.location(path) for rank, path in files.items()}
 
 
-def whole_files(pattern: str, listing: Listing = LOCAL) -> list[Location]:
+def whole_files(pattern: str, listing: Listing | None = None) -> list[Location]:
     """Return the files of whole tensors behind a path, glob or folder that names no ranks."""
+    listing = listing or LocalListing()
     if (folder := _folder(pattern, listing)) is not None:
         root = escape(folder)
         paths = [p for name in _NAMES for p in listing.matches(os.path.join(root, name))]
@@ -81,7 +82,7 @@ def whole_files(pattern: str, listing: Listing = LOCAL) -> list[Location]:
     return [listing.location(path) for path in paths]
 
 
-def parameter_maps(pattern: str, listing: Listing = LOCAL) -> list[Location]:
+def parameter_maps(pattern: str, listing: Listing) -> list[Location]:
     """Return the files in a folder of whole tensors that say which file holds which."""
     if (folder := _folder(pattern, listing)) is None:
         return []
@@ -89,7 +90,7 @@ def parameter_maps(pattern: str, listing: Listing = LOCAL) -> list[Location]:
     return [listing.location(path) for path in paths if is_parameter_map(path)]
 
 
-def holds_ranks(pattern: str, listing: Listing = LOCAL) -> bool:
+def holds_ranks(pattern: str, listing: Listing) -> bool:
     """Return whether files of several ranks may lie behind a pattern."""
     if _folder(pattern, listing) is None:
         return PLACE in pattern
@@ -121,7 +122,12 @@ def _matches(pattern: str, rank: int, listing: Listing) -> list[str]:
 
 def _check_name(pattern: str, rank: int, path: str) -> None:
     """Refuse a path in which the parts that the pattern left open name another rank only."""
-    for written, part in zip(Path(_ESCAPED.sub(r"\1", pattern)).parts, Path(path).parts):
-        named = {int(number) for number in _RANK_IN_NAME.findall(part)}
-        if written != part and named and rank not in named:
-            raise RankOrderError(path, rank, min(named))
+    for written, part in zip(_parts(_ESCAPED.sub(r"\1", pattern)), _parts(path)):
+        if written != part:
+            named = set(map(int, _RANK_IN_NAME.findall(part)))
+            if named and rank not in named:
+                raise RankOrderError(path, rank, min(named))
+
+
+def _parts(path: str) -> list[str]:
+    return [part for part in path.split(os.sep) if part not in ("", os.curdir)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ class Step(NamedTuple):
 
 def step_of(path: str | Path) -> tuple[str, Step] | None:
     """Return the prefix in the name of a file, and its step; None if the name tells no step."""
-    match = _NAME.fullmatch(_RANK.sub("rank", Path(path).name))
+    match = _NAME.fullmatch(_RANK.sub("rank", os.path.basename(path)))
     if match is None:
         return None
     prefix, run, epoch, step, breakpoint_mark = match.groups()

@@ -158,9 +158,9 @@ def _check_stages(source: str, found: Mapping[str, Mapping[int, Layout]]) -> Non
 
 def _join_stages(by_stage: Mapping[int, Layout]) -> Layout:
     lowest = by_stage[min(by_stage)]
-    alike = [
+    alike = tuple(
         stage
         for stage, layout in sorted(by_stage.items())
-        if replace(layout, stages=lowest.stages) == lowest
-    ]
-    return replace(lowest, stages=tuple(alike))
+        if layout is lowest or replace(layout, stages=lowest.stages) == lowest
+    )
+    return lowest if lowest.stages == alike else replace(lowest, stages=alike)
