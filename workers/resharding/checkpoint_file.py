@@ -67,7 +67,7 @@ def read_index(path: str | Location, key: bytes | None = None) -> CheckpointInde
     """
     if isinstance(path, RemoteFile):
         return _read_remote_index(path, key)
-    path = Path(path)
+    path = path if isinstance(path, Path) else Path(path)
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a FIFO would wait for a writer
     except OSError as error:

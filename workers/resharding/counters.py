@@ -22,7 +22,7 @@ def check_counters(files: Mapping[int, CheckpointIndex]) -> None:
     """
     for counter in COUNTERS:
         known: tuple[CheckpointIndex, int] | None = None
-        for index in files.values():
+        for index in [index for index in files.values() if counter in index.tensors]:
             value = _value(index, counter)
             if value is None:
                 continue
@@ -34,8 +34,8 @@ def check_counters(files: Mapping[int, CheckpointIndex]) -> None:
 
 
 def _value(index: CheckpointIndex, counter: str) -> int | None:
-    tensor = index.tensors.get(counter)
-    if tensor is None or tensor.dims not in ((), (1,)) or tensor.dtype not in STORAGE:
+    tensor = index.tensors[counter]
+    if tensor.dims not in ((), (1,)) or tensor.dtype not in STORAGE:
         return None
     (value,) = np.frombuffer(sample(index, counter), STORAGE[tensor.dtype])
     return int(value) if np.isrealobj(value) and np.isfinite(value) else None

@@ -109,8 +109,8 @@ class Layout:
     def ranks(self) -> tuple[int, ...]:
         """The global ranks that store a part of the parameter, in order."""
         size = self.stage_size
-        stages = sorted(self.stages)
-        return tuple(stage * size + local for stage in stages for local in range(size))
+        stages = (range(stage * size, (stage + 1) * size) for stage in sorted(self.stages))
+        return tuple(itertools.chain.from_iterable(stages))
 
     def holds(self, rank: int) -> bool:
         """Tell whether a global rank stores a part of the parameter."""
@@ -147,11 +147,36 @@ class Layout:
             LayoutError: the rank stores nothing of the parameter, or the shape cannot be cut
                 into the parts of the layout.
         """
-        stage, local = divmod(rank, self.stage_size)
-        if stage not in self.stages:
-            raise LayoutError(f"rank {rank} stores nothing of this parameter", str(self))
+        self._require_holders((rank,))
         grid = _grid(self)
-        box = _box(grid.cells[local], self._edges(grid.counts, full_shape))
+        edges = self._edges(grid.counts, full_shape)
+        return self._stored(grid.cells[rank % self.stage_size], edges, full_shape)
+
+    def boxes_by_rank(
+        self, ranks: Collection[int], full_shape: Sequence[int]
+    ) -> Mapping[int, tuple[Region, ...]]:
+        """Return what each of some global ranks stores.
+
+        Raises:
+            LayoutError: as for ``boxes``.
+        """
+        self._require_holders(ranks)
+        grid, size = _grid(self), self.stage_size
+        edges = self._edges(grid.counts, full_shape)
+        cells = {rank: grid.cells[rank % size] for rank in ranks}
+        stored = {cell: self._stored(cell, edges, full_shape) for cell in set(cells.values())}
+        return {rank: stored[cell] for rank, cell in cells.items()}
+
+    def _require_holders(self, ranks: Collection[int]) -> None:
+        size = self.stage_size
+        for rank in ranks:
+            if rank // size not in self.stages:
+                raise LayoutError(f"rank {rank} stores nothing of this parameter", str(self))
+
+    def _stored(
+        self, cell: Cell, edges: Sequence[Sequence[int]], full_shape: Sequence[int]
+    ) -> tuple[Region, ...]:
+        box = _box(cell, edges)
         if self.field_size < 2:
             return (box,)
         rows = full_shape[0] // self.field_size

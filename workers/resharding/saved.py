@@ -36,7 +36,7 @@ class SavedParameter:
     @property
     def boxes(self) -> Mapping[int, tuple[Region, ...]]:
         """What the file of each holder holds; with fields, these are several boxes."""
-        return {rank: self.layout.boxes(rank, self.full_shape) for rank in self.holders}
+        return self.layout.boxes_by_rank(self.holders, self.full_shape)
 
     @property
     def replicas(self) -> list[tuple[int, ...]]:
