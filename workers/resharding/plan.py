@@ -24,6 +24,8 @@ from workers.resharding.wanted import (
     wanted_boxes,
 )
 
+_MOST_KINDS = 256  # of parameters, kept while planning; where there are more, few are alike
+
 
 class _Copies(NamedTuple):
     """How a slice is filled, whatever the name of its parameter."""
@@ -118,6 +120,8 @@ def plan_rank(
             alike = want.layout, saved.layout, saved.full_shape, saved.only
             copies = known.get(alike)
             if copies is None:
+                if len(known) == _MOST_KINDS:
+                    known.clear()
                 boxes = wanted_boxes(name, want, rank)
                 copies = known[alike] = _plan_copies(name, boxes, saved, rank)
             slices.append(_plan_reads(checkpoint, name, copies))

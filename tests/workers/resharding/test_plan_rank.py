@@ -60,9 +60,11 @@ def test_a_rank_that_wants_what_it_saved_reads_its_own_file(
     assert [path.parent.name for path in plan.files] == ["rank_2"]
 
 
+@pytest.mark.parametrize("most_kinds", [1, 256])
 def test_parameters_that_are_alike_are_each_planned_as_if_there_were_no_other(
-    tmp_path: Path, want: Want
+    most_kinds: int, tmp_path: Path, want: Want, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("workers.resharding.plan._MOST_KINDS", most_kinds)
     layouts = {**dict.fromkeys("abdef", ROWS), "c": Layout((2, 2), ((0,), ()))}
     for rank in range(4):
         half = W[rank // 2 * 4 :][:4]
