@@ -343,7 +343,8 @@ def _touched(edge: Sequence[int], first: int, last: int) -> list[tuple[int, ...]
         begin, end = edge[part], edge[part + 1]
         low = first if first > begin else begin
         high = last if last < end else end
-        touched.append((part, low - begin, high - begin, low - first, high - first))
+        if low < high:  # a part may have no rows
+            touched.append((part, low - begin, high - begin, low - first, high - first))
     return touched
 
 

@@ -60,6 +60,16 @@ def test_each_becomes_each(
         assert plan.bytes_to_read == expected.nbytes
 
 
+def test_of_a_rank_without_rows_nothing_is_read(tmp_path: Path, save: Save, want: Want) -> None:
+    table = np.arange(3 * 64, dtype=np.float32).reshape(3, 64)
+    layout = Layout((3,), ((0,), ()), split_sizes=(1, 0, 2))
+    checkpoint = open_checkpoint(*save(tmp_path, {"t": table}, {"t": layout}))
+    halves = Layout((2,), ((), (0,)))  # the half of no row would span less than no byte
+    plan = plan_rank(checkpoint, {"t": want((3, 64), halves)}, 0)
+    np.testing.assert_array_equal(execute(plan)["t"], table[:, :32], strict=True)
+    assert [path.parent.name for path in plan.bytes_by_file] == ["rank_0", "rank_2"]
+
+
 def test_files_in_the_wrong_order_show_in_the_sizes(tmp_path: Path, save: Save) -> None:
     layout = Layout((2,), ((0,), ()), split_sizes=(5, 7))
     saved = save(tmp_path, {"t": TABLE}, {"t": layout})
