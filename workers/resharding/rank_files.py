@@ -8,7 +8,12 @@ import os
 import re
 from collections.abc import Sequence
 
-from workers.resharding.errors import MissingRankError, RankCountError, RankOrderError
+from workers.resharding.errors import (
+    MissingRankError,
+    NoCheckpointError,
+    RankCountError,
+    RankOrderError,
+)
 from workers.resharding.listing import Listing, LocalListing
 from workers.resharding.parameter_map import is_parameter_map
 from workers.resharding.remote.address import Location, shown
@@ -47,7 +52,7 @@ def find_rank_files(
     """
     listing = listing or LocalListing()
     patterns = _patterns(pattern, listing)
-    told = shown(patterns[0])
+    told = " or ".join(map(shown, patterns))
     numbers = itertools.count() if rank_count is None else iter(range(rank_count))
     found: dict[int, dict[str, str]] = {}  # of each path, the pattern that it matches
     if rank_count is not None:
@@ -72,11 +77,17 @@ def find_rank_files(
 
 
 def whole_files(pattern: str, listing: Listing | None = None) -> list[Location]:
-    """Return the files of whole tensors behind a path, glob or folder that names no ranks."""
+    """Return the files of whole tensors behind a path, glob or folder that names no ranks.
+
+    Raises:
+        NoCheckpointError: it is a folder without any.
+    """
     listing = listing or LocalListing()
     if (folder := _folder(pattern, listing)) is not None:
         root = escape(folder)
         paths = [p for name in _NAMES for p in listing.matches(os.path.join(root, name))]
+        if not paths:
+            raise NoCheckpointError(shown(folder))
     else:
         paths = _matches(pattern, 0, listing)
     return [listing.location(path) for path in paths]

@@ -18,6 +18,7 @@ from workers.resharding.errors import (
     MisplacedParameterError,
     MissingPartError,
     MissingRankError,
+    NoCheckpointError,
     RankCountError,
     ReshardError,
     SharedFileError,
@@ -29,6 +30,7 @@ from workers.resharding.errors import (
 from workers.resharding.execute import execute
 from workers.resharding.layout import Layout
 from workers.resharding.plan import plan_rank
+from workers.resharding.rank_files import escape
 from workers.resharding.strategy_file import write_strategy_file
 
 Save = Callable[..., tuple[str, Path]]
@@ -263,6 +265,15 @@ def test_a_folder_of_whole_files_gives_its_newest_step(tmp_path: Path) -> None:
 def test_a_missing_file_without_a_strategy_is_named(tmp_path: Path) -> None:
     with pytest.raises(UnreadableFileError, match="no.ckpt: cannot be read"):
         open_checkpoint(str(tmp_path / "no.ckpt"))
+
+
+def test_of_a_folder_without_a_checkpoint_is_told_what_was_looked_for(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "step [7]" / "rank_0" / "net.ckpt", {"w": W})
+    (tmp_path / "step [7]" / "empty").mkdir()
+    told = r"no checkpoint: no \*\.ckpt, no \*\.safetensors, .* in rank_0, .* a pattern with {rank}"
+    for path in (str(tmp_path), escape(str(tmp_path / "step [7]" / "empty"))):
+        with pytest.raises(NoCheckpointError, match=told):
+            open_checkpoint(path)
 
 
 def test_a_strategy_file_of_each_rank_is_found_by_a_pattern(saved: tuple[str, Path]) -> None:

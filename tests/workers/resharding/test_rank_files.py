@@ -44,6 +44,15 @@ def test_every_missing_rank_is_named(folder: Path) -> None:
     assert caught.value.ranks == (1, 3)
 
 
+def test_all_that_was_looked_for_is_told_of_a_missing_rank(folder: Path) -> None:
+    for rank in (0, 2):
+        (folder / f"rank_{rank}" / "net-2_5.ckpt").rename(folder / f"rank_{rank}" / "n.safetensors")
+    (folder / "rank_1" / "net-2_5.ckpt").unlink()
+    told = r"nothing matches .*/rank_1/\*\.ckpt or .*/rank_1/\*\.safetensors; "
+    with pytest.raises(MissingRankError, match=told):
+        find_rank_files(str(folder), 3)
+
+
 def test_one_file_is_not_enough_for_several_ranks(folder: Path) -> None:
     with pytest.raises(MissingRankError, match="this is one file, .* 3 ranks; write {rank}"):
         find_rank_files(str(folder / "rank_0" / "net-2_5.ckpt"), 3)

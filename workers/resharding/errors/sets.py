@@ -31,6 +31,21 @@ class MissingRankError(ReshardError):
         return self.pattern.replace("{rank}", str(self.ranks[0]))
 
 
+class NoCheckpointError(ReshardError):
+    """A folder holds no checkpoint."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.path = path
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path}: this folder holds no checkpoint: no *.ckpt, no *.safetensors, and no"
+            " such files in rank_0, rank_0_ckpt or device0/rank_0_ckpt; name the folder that does,"
+            " a file, or a pattern with {rank}"
+        )
+
+
 class RankCountError(ReshardError):
     """There are checkpoint files of more ranks than the strategy knows."""
 
