@@ -22,6 +22,10 @@ class Listing(Protocol):
         """Return the path itself if it is there, else what it matches as a glob, in order."""
         ...
 
+    def at_hand(self, pattern: str) -> list[str]:
+        """Return the same, or nothing where that could cost much or be refused."""
+        ...
+
     def expect(self, patterns: Iterable[str]) -> None:
         """Hear which patterns will be asked about."""
         ...
@@ -45,6 +49,9 @@ class LocalListing:
         if os.path.exists(pattern):
             return [pattern]
         return sorted(glob.glob(pattern, recursive=True))
+
+    def at_hand(self, pattern: str) -> list[str]:
+        return self.matches(pattern)
 
     def expect(self, patterns: Iterable[str]) -> None:
         pass

@@ -6,7 +6,7 @@ import glob
 import itertools
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from workers.resharding.errors import (
     MissingRankError,
@@ -23,6 +23,7 @@ PLACE = "{rank}"
 _FOLDERS = ("rank_{rank}", "rank_{rank}_ckpt", os.path.join("device{rank}", "rank_{rank}_ckpt"))
 _NAMES = ("*.ckpt", "*.safetensors")
 _RANK_IN_NAME = re.compile(r"rank[_-]?(\d+)")
+_NUMBER = re.compile("[0-9]+")
 _ESCAPED = re.compile(r"\[([*?[{])\]")  # what escape makes
 
 
@@ -70,9 +71,8 @@ def find_rank_files(
     files = newest_common(told, {rank: list(paths) for rank, paths in found.items()})
     for rank, path in files.items():
         _check_name(found[rank][path], rank, path)
-    beyond = [p for each in patterns for p in _matches(each, len(found), listing) if PLACE in each]
-    if beyond:
-        raise RankCountError(shown(beyond[0]), len(found))
+    if rank_count is not None:
+        _refuse_more_ranks(patterns, found, listing)
     return {rank: listing.location(path) for rank, path in files.items()}
 
 
@@ -121,6 +121,31 @@ def _patterns(pattern: str, listing: Listing) -> Sequence[str]:
 def _folder(pattern: str, listing: Listing) -> str | None:
     """Return the folder that a pattern names, as it is or escaped."""
     return next(filter(listing.is_folder, (pattern, _ESCAPED.sub(r"\1", pattern))), None)
+
+
+def _refuse_more_ranks(
+    patterns: Sequence[str], found: Mapping[int, Collection[str]], listing: Listing
+) -> None:
+    """Refuse files of the rank after the last, or of others behind a gap."""
+    if PLACE not in patterns[0]:
+        return
+    after = len(found)
+    numbers = _numbers_at_hand(patterns[0], listing)  # all patterns are for the same folders
+    taken = {path for paths in found.values() for path in paths}
+    for rank in (after, *sorted(number for number in numbers if number > after)):
+        for path in [path for each in patterns for path in _matches(each, rank, listing)]:
+            if rank == after or path not in taken:
+                raise RankCountError(shown(path), after)
+
+
+def _numbers_at_hand(pattern: str, listing: Listing) -> set[int]:
+    """Return the numbers in the names of what lies where ranks differ; some may be no ranks."""
+    head, tail = pattern.split(PLACE, 1)
+    folder, begin = os.path.split(head)
+    end = tail.split(os.sep)[0].replace(PLACE, "*")
+    name = re.sub(r"\*+", "*", f"{begin}*{end}")  # two stars would look into all folders
+    paths = listing.at_hand(os.path.join(folder, name))
+    return {int(number) for path in paths for number in _NUMBER.findall(os.path.basename(path))}
 
 
 def _of_rank(pattern: str, rank: int) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,32 @@ def test_every_kind_of_folder_is_known(kind: str, suffix: str, tmp_path: Path) -
 def test_more_ranks_than_the_strategy_knows_are_refused(folder: Path) -> None:
     with pytest.raises(RankCountError, match="for 2 ranks, but there is .*rank_2/net-2_5.ckpt"):
         find_rank_files(str(folder), 2)
+
+
+@pytest.mark.parametrize(
+    "pattern", ["", "rank_{rank}/*.ckpt", "*{rank}/net-2_5.ckpt", "r?nk_{rank}/net-[2]*.ckpt"]
+)
+def test_so_are_ranks_behind_a_gap(pattern: str, folder: Path) -> None:
+    (folder / "rank_3").mkdir()
+    (folder / "rank_2024").mkdir()
+    assert len(find_rank_files(str(folder / pattern), 3)) == 3
+    shutil.copytree(folder / "rank_0", folder / "rank_17")
+    with pytest.raises(RankCountError, match="for 3 ranks, but there is .*rank_17/net-2_5.ckpt"):
+        find_rank_files(str(folder / pattern), 3)
+
+
+def test_the_steps_in_the_names_of_files_are_no_ranks(tmp_path: Path) -> None:
+    for rank in range(2):
+        (tmp_path / f"net_rank{rank}-7_2024.ckpt").touch()
+    assert len(find_rank_files(str(tmp_path / "net_rank{rank}-*.ckpt"), 2)) == 2
+    assert len(find_rank_files(str(tmp_path / "*_rank{rank}-*_2024.ckpt"), 2)) == 2
+
+
+def test_a_file_that_a_rank_has_is_that_of_no_other(tmp_path: Path) -> None:
+    for rank in range(2):
+        (tmp_path / f"2024_{rank}_ckpt").mkdir()
+        (tmp_path / f"2024_{rank}_ckpt" / "net.ckpt").touch()
+    assert len(find_rank_files(str(tmp_path / "*{rank}_*" / "*.ckpt"), 2)) == 2
 
 
 def test_a_file_of_another_rank_in_the_folder_of_this_one_is_refused(tmp_path: Path) -> None:

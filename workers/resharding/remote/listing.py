@@ -45,6 +45,10 @@ class RemoteListing:
                 self._found[pattern] = self._exact(_ESCAPED.sub(r"\1", pattern))
         return self._found[pattern]
 
+    def at_hand(self, pattern: str) -> list[str]:
+        """Return nothing: many servers list no folder, and others may have much to list."""
+        return []
+
     def expect(self, patterns: Iterable[str]) -> None:
         """Ask about several patterns at once, of which the answers will be wanted."""
         with ThreadPoolExecutor(_AT_ONCE) as pool:
