@@ -43,7 +43,7 @@ def require_whole(pattern: str, files: Mapping[int, CheckpointIndex]) -> None:
     """
     (lowest, first), *others = files.items()
     for rank, index in others:
-        for name in first.tensors.keys() | index.tensors.keys():
+        for name in {**first.tensors, **index.tensors}:  # in their order, the same in each process
             one, other = first.tensors.get(name), index.tensors.get(name)
             alike = one is not None and other is not None and one.dims == other.dims
             if not alike or sample(first, name) != sample(index, name):

@@ -138,6 +138,14 @@ def test_a_strategy_is_needed_for_files_of_several_ranks(saved: tuple[str, Path]
             open_checkpoint(pattern)
 
 
+def test_the_first_tensor_in_which_ranks_differ_is_named(tmp_path: Path) -> None:
+    for rank in range(2):
+        tensors = {f"w{number}": W + rank for number in range(30)}
+        write_checkpoint(tmp_path / f"rank_{rank}" / "c.ckpt", tensors)
+    with pytest.raises(StrategyNeededError, match="ranks 0 and 1 differ in w0"):
+        open_checkpoint(str(tmp_path))
+
+
 def test_a_missing_rank_is_refused(saved: tuple[str, Path]) -> None:
     rank_file(saved, 2).unlink()
     with pytest.raises(MissingRankError, match="no checkpoint file of rank 2: .*rank_2/net-1_10"):
