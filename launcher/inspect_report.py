@@ -88,7 +88,7 @@ def _refuse_array(path: Path) -> None:
 
 def _is_strategy(path: Path) -> bool:
     try:
-        return bool(read_strategy_file(path))
+        return bool(read_strategy_file(path, all_stages=False))
     except ReshardError:
         return False
 
@@ -111,7 +111,7 @@ def _rank_table(path: Path) -> dict[str, Any]:
 
 
 def _strategy(path: Path | str, cache: Cache | None = None) -> dict[str, Any]:
-    layouts = read_strategy_file(path, cache)
+    layouts = read_strategy_file(path, cache, all_stages=False)
     ranks = sorted({rank for layout in layouts.values() for rank in layout.ranks})
     parameters = {name: _layout(layout) for name, layout in layouts.items()}
     return {

@@ -12,6 +12,7 @@ import pytest
 
 from launcher.cli import main
 from workers.resharding.checkpoint_file import write_checkpoint
+from workers.resharding.errors import StrategyFileError
 from workers.resharding.strategy_file import read_strategy_file, write_strategy_file
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -103,6 +104,16 @@ def test_stages_of_a_pipeline_are_told(name: str, capsys: pytest.CaptureFixture[
     document = inspected(capsys, path)
     assert document["kind"] == "strategy"
     assert {tuple(item["stages"]) for item in document["parameters"].values()} == {(0,), (1,)}
+
+
+def test_the_strategy_of_a_later_stage_is_shown_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    path = FIXTURES / "compiled" / "out_pp" / "s4.ckpt"  # of the first rank of stage 1
+    document = inspected(capsys, path)
+    assert (document["kind"], document["ranks"]) == ("strategy", 4)
+    layouts = document["parameters"].values()
+    assert {(*item["stages"], *item["ranks"]) for item in layouts} == {(1, 4, 5, 6, 7)}
+    with pytest.raises(StrategyFileError, match=r"stages \[1\] of a pipeline, stages \[0\] are m"):
+        read_strategy_file(path)
 
 
 def test_a_rank_table_shows_its_devices(capsys: pytest.CaptureFixture[str]) -> None:

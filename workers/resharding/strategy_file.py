@@ -31,7 +31,9 @@ _PLACE = "{rank}"
 _MOST_NBYTES = 256 << 20  # of a file; a hundred bytes are enough for a parameter
 
 
-def read_strategy_file(path: str | Path, cache: Cache | None = None) -> dict[str, Layout]:
+def read_strategy_file(
+    path: str | Path, cache: Cache | None = None, all_stages: bool = True
+) -> dict[str, Layout]:
     """Return the layout of every parameter that a strategy file, or a folder of them, names.
 
     A parameter that several stages hold under different layouts gets that of the lowest stage:
@@ -42,6 +44,7 @@ def read_strategy_file(path: str | Path, cache: Cache | None = None) -> dict[str
             each rank (the ranks of a stage all save the same), or a pattern with ``{rank}``.
             Layouts in JSON as ``layout_document`` knows them are read, too. Or a URL of these.
         cache: where remote files are kept; in the home folder if not given.
+        all_stages: refuse files of which those of another stage are missing.
 
     Raises:
         StrategyFileError: a file cannot be read, files contradict each other, or the file of a
@@ -57,7 +60,7 @@ def read_strategy_file(path: str | Path, cache: Cache | None = None) -> dict[str
                     f"{parameter} of stage {layout.stages[0]} has the layout ({layout}) here and"
                     f" ({known}) in another file of the folder; keep the files of one run only",
                 )
-    _check_stages(str(path), found)
+    _check_stages(str(path), found, all_stages)
     return {parameter: _join_stages(by_stage) for parameter, by_stage in found.items()}
 
 
@@ -135,11 +138,13 @@ def parse_document(document: Mapping[str, Any], source: str) -> Iterator[tuple[s
     return parse(document, source)
 
 
-def _check_stages(source: str, found: Mapping[str, Mapping[int, Layout]]) -> None:
+def _check_stages(
+    source: str, found: Mapping[str, Mapping[int, Layout]], all_stages: bool
+) -> None:
     """Refuse a set of layouts in which a stage is missing, or has another number of ranks."""
     present = {stage for by_stage in found.values() for stage in by_stage}
     missing = sorted(set(range(len(present))) - present)
-    if missing:
+    if missing and all_stages:
         raise StrategyFileError(
             source,
             f"it is for stages {sorted(present)} of a pipeline, stages {missing} are missing; name"
