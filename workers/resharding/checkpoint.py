@@ -141,9 +141,10 @@ def _check_slices(
         tensor = files[rank].tensors[name]
         dims = alike or layout.stored_shape(rank, saved.full_shape)
         if tensor.dims != dims or tensor.dtype != saved.dtype:
+            told = layout.split_sizes and tensor.dims != dims
             raise SliceMismatchError(
                 name,
-                str(files[lowest].path),
+                f"rank {rank} by the strategy" if told else str(files[lowest].path),
                 _describe(saved.dtype, dims),
                 str(files[rank].path),
                 _describe(tensor.dtype, tensor.dims),
