@@ -142,10 +142,11 @@ def chosen_ranks(text: str, ranks: int) -> Sequence[int]:
     """
     if text == "all":
         return range(ranks)
-    chosen = sorted(set(chain(*parse_ranges(text))))
-    if chosen and chosen[-1] >= ranks:
-        raise JobError.about("tee", f"there is no rank {chosen[-1]}", f"name 0 to {ranks - 1}")
-    return chosen
+    spans = parse_ranges(text)
+    highest = max((span[-1] for span in spans), default=0)  # 0-99999999999 fits no memory
+    if highest >= ranks:
+        raise JobError.about("tee", f"there is no rank {highest}", f"name 0 to {ranks - 1}")
+    return sorted(set(chain(*spans)))
 
 
 def _is_behind(

@@ -120,6 +120,9 @@ def test_all_ranks_can_be_chosen() -> None:
 def test_a_rank_that_there_is_not_is_an_error() -> None:
     with pytest.raises(JobError, match="tee: there is no rank 8; name 0 to 7"):
         chosen_ranks("0-8", 8)
+    # these would fit no memory
+    with pytest.raises(JobError, match=f"tee: there is no rank {10**30}; name 0 to 7"):
+        chosen_ranks(f"3,0-{10**30}", 8)
 
 
 @pytest.mark.parametrize(("given", "kept"), [(3, "3"), ([0, 3], "0,3"), ("all", "all")])
