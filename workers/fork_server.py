@@ -72,9 +72,12 @@ class ForkServer:
     @staticmethod
     def _write_to(log: str) -> None:
         """Move to a log; until now the output was memory, of which the launcher knows."""
-        said = os.pread(1, os.fstat(1).st_size, 0)
+        said = b""
+        with suppress(OSError):  # a module has put something else in the place of that memory
+            said = os.pread(1, os.fstat(1).st_size, 0)
         _redirect_output(log)
-        os.write(1, said)
+        with suppress(OSError):  # the disk is full, which costs the ranks their words, too
+            os.write(1, said)
 
     def _start(self, spec: WorkerSpec) -> None:
         sys.stdout.flush()

@@ -39,6 +39,24 @@ def test_what_it_says_before_it_has_a_log_comes_to_stand_there(
     assert folder.engine_log.read_text() == "imported\n"
 
 
+@pytest.mark.parametrize("nowhere", ["os.open(os.devnull, os.O_WRONLY)", "os.pipe()[1]"])
+def test_it_may_import_a_module_that_sends_its_output_elsewhere(
+    run: Run, folder: RunFolder, chatty: dict[str, str], nowhere: str
+) -> None:
+    module = Path(chatty["PYTHONPATH"], "chatty.py")
+    module.write_text(f"import os\nos.dup2({nowhere}, 1)\n")
+    assert run("Healthy", environment=chatty).exit_code == 0
+    assert folder.engine_log.read_text() == ""
+
+
+def test_its_first_words_may_find_the_disk_full(
+    run: Run, folder: RunFolder, chatty: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RunFolder, "engine_log", Path("/dev/full"))
+    monkeypatch.setattr(local.ForkServer, "last_words", lambda *_: "")  # it reads without end
+    assert run("Healthy", environment=chatty).exit_code == 0
+
+
 def test_it_ends_with_a_job_that_is_refused_and_nothing_is_written(
     tmp_path: Path, mark: str, living: Living, monkeypatch: pytest.MonkeyPatch
 ) -> None:
