@@ -60,6 +60,11 @@ def test_one_file_is_not_enough_for_several_ranks(folder: Path) -> None:
     assert len(find_rank_files(str(folder / "rank_0" / "net-2_5.ckpt"), 1)) == 1
 
 
+def test_a_path_where_nothing_is_is_not_taken_for_one_file(tmp_path: Path) -> None:
+    with pytest.raises(MissingRankError, match="^no checkpoint file: nothing matches .*gone$"):
+        find_rank_files(str(tmp_path / "gone"), 3)
+
+
 def test_of_several_steps_the_newest_is_taken_that_every_rank_has(folder: Path) -> None:
     for rank in range(3):  # 9_1 and 10_1 compare as numbers, and rank 1 never saved 11_1
         for step in ("9_1", "10_1", *(["11_1"] if rank != 1 else [])):

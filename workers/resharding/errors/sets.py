@@ -13,9 +13,10 @@ class MissingRankError(ReshardError):
         self.pattern, self.ranks, self.rank_count = pattern, ranks, rank_count
 
     def __str__(self) -> str:
-        if self.rank_count is None:
+        is_one = "{rank}" not in self.pattern
+        if self.rank_count is None or is_one and 0 in self.ranks:
             return f"no checkpoint file: nothing matches {self.looked_for}"
-        if "{rank}" not in self.pattern:
+        if is_one:
             return (
                 f"{self.pattern}: this is one file, but the strategy is for {self.rank_count}"
                 " ranks; write {rank} where the paths of the ranks differ, or leave out the"
