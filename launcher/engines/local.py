@@ -7,6 +7,7 @@ dies, even by SIGKILL, the other one and the ranks learn it from the kernel.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import socket
@@ -73,7 +74,7 @@ class ForkServer:
         self.is_ready = False  # to start ranks: it has said so
         # what it says before it has a log
         self._early = os.fdopen(os.memfd_create("engine.log"), "rb", buffering=0)
-        ours, theirs = socket.socketpair()
+        ours, theirs = _line()
         self.channel = Channel(ours)
         with theirs:
             self.process = subprocess.Popen(
@@ -209,6 +210,16 @@ def _command(spec: WorkerSpec, end: int) -> list[str]:
     if modules and (spec.checkpoint or "").startswith(("http://", "https://")):
         modules += PRELOAD_FOR_WEB
     return python_module("workers.fork_server", str(end), str(os.getpid()), *modules)
+
+
+def _line() -> tuple[socket.socket, socket.socket]:
+    """Return two ends of a line, of which a child may inherit the other one.
+
+    That is none of 0, 1 and 2, which are the child's own, though they be free here.
+    """
+    ours, theirs = socket.socketpair()
+    with theirs:
+        return ours, socket.socket(fileno=fcntl.fcntl(theirs, fcntl.F_DUPFD_CLOEXEC, 3))
 
 
 def _lives(process: psutil.Process) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from types import MappingProxyType
@@ -17,6 +18,7 @@ from launcher.run_folder import RunFolder
 
 Run = Callable[..., Outcome]
 Living = Callable[[], list[psutil.Process]]
+Guide = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
@@ -55,6 +57,15 @@ def test_its_first_words_may_find_the_disk_full(
     monkeypatch.setattr(RunFolder, "engine_log", Path("/dev/full"))
     monkeypatch.setattr(local.ForkServer, "last_words", lambda *_: "")  # it reads without end
     assert run("Healthy", environment=chatty).exit_code == 0
+
+
+def test_it_is_heard_by_a_program_that_has_closed_its_standard_streams(guide: Guide) -> None:
+    program = (
+        "import launcher, sys;"
+        "job = launcher.load_job('job.yaml', ranks=2, device='cpu', output='out');"
+        "sys.exit(launcher.run(job).exit_code)"
+    )
+    assert guide(f'exec python -c "{program}" <&- >&- 2>&-').returncode == 0
 
 
 def test_it_ends_with_a_job_that_is_refused_and_nothing_is_written(
