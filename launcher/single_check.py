@@ -13,6 +13,7 @@ from launcher.outcome import Limits
 from launcher.placement import clean_environment
 from launcher.run_folder import RunFolder
 from launcher.runner import run_ranks
+from launcher.supervision import INTERRUPTED
 from workers.spec import WorkerSpec
 
 _PART = 1 << 22  # elements compared at a time
@@ -68,7 +69,8 @@ def compare_with_single(
         tolerance: the largest relative difference that sums in another order may make.
 
     Raises:
-        SingleCheckError: the results differ, or there is nothing to compare with.
+        SingleCheckError: the results differ, there is nothing to compare with, or the launcher
+            was told to end.
     """
     reasons = []
     for device, way in _WAYS.items():
@@ -78,6 +80,8 @@ def compare_with_single(
         if outcome.exit_code == 0:
             break
         assert outcome.cause is not None  # every failure has one
+        if outcome.cause.kind == INTERRUPTED:  # so would be every other way
+            raise SingleCheckError(outcome.cause.message, outcome.exit_code, folder.log(0))
         said = outcome.cause.message.partition("\n\n")[0]  # MindSpore goes on for pages
         reasons.append(f"{way}: {outcome.cause.kind}: {said}")
     else:

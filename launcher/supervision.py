@@ -39,7 +39,7 @@ from workers.protocol import (
     Waiting,
 )
 
-DEADLINE = "Deadline"
+DEADLINE, INTERRUPTED = "Deadline", "Interrupted"
 _FINAL = (InvalidInputError.exit_code, VerificationError.exit_code, DEADLINE_EXIT_CODE)
 HOLD_S = 0.25  # for ranks that failed at the same time: the first of them may be heard last
 DUMP_S = 1.0  # for hung ranks to write their stacks, before they are told to end
@@ -194,7 +194,7 @@ class Supervision:
             return self._kill(at_s)  # whoever sent it does not want to wait
         name = Signals(number).name
         message = f"the launcher was told to end by {name}"
-        cause = Cause(kind="Interrupted", message=message, exit_code=128 + number)
+        cause = Cause(kind=INTERRUPTED, message=message, exit_code=128 + number)
         return self._fail(cause, at_s)
 
     def _fail(self, cause: Cause, at_s: float, failed_s: float | None = None) -> list[Send]:

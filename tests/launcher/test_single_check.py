@@ -7,7 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from launcher.single_check import SingleCheckError, largest_difference
+from launcher import single_check
+from launcher.outcome import Limits, Outcome, RootCause
+from launcher.run_folder import RunFolder
+from launcher.single_check import SingleCheckError, compare_with_single, largest_difference
+from workers.spec import WorkerSpec
 
 LOG = Path("rank_0.log")
 
@@ -78,3 +82,42 @@ def test_results_of_different_kinds_are_no_match(difference, ours, theirs):
     with pytest.raises(SingleCheckError, match="the ranks predicted float64") as caught:
         difference(ours, theirs)
     assert caught.value.exit_code == 3
+
+
+def test_a_launcher_that_was_told_to_end_tries_no_other_way(tmp_path, monkeypatch):
+    cause = RootCause(
+        rank=None,
+        server_id=None,
+        device_id=None,
+        phase=None,
+        kind="Interrupted",
+        message="the launcher was told to end by SIGTERM",
+        traceback="",
+        log=LOG,
+        exit_code=143,
+    )
+    interrupted = Outcome(
+        exit_code=143, cause=cause, followers=1, reports={}, outputs=(), batches=0
+    )
+    tried = []
+
+    def run_ranks(specs, *_):
+        tried.extend(spec.device for spec in specs)
+        return interrupted
+
+    monkeypatch.setattr(single_check, "run_ranks", run_ranks)
+    spec = WorkerSpec(
+        rank=0,
+        rank_size=2,
+        device_id=0,
+        server_id="localhost",
+        device="simulated",
+        network="net:make",
+        predict_data="net:data",
+        environment={"DEVICE_ID": "0"},
+    )
+    limits = Limits(total_s=60, phase_s=60)
+    with pytest.raises(SingleCheckError, match="^the launcher was told to end by") as caught:
+        compare_with_single(spec, 1, [], RunFolder(tmp_path), limits, 0.01)
+    assert caught.value.exit_code == 143
+    assert tried == ["single"]
