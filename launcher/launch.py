@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher import metrics_report
-from launcher.errors import JobError, ReportError, reason_of
+from launcher.errors import JobError, ReportError, SystemFailedError, reason_of
 from launcher.host import look_around
 from launcher.labels import accuracy, read_labels
 from launcher.outcome import Limits, Outcome, RootCause
@@ -80,8 +80,8 @@ def _evaluated(result: Result, prepared: Prepared, outcome: Outcome) -> Result:
     """Return the result with its metrics, or the failure that they cannot be had."""
     try:
         return replace(result, metrics=_metrics(prepared, outcome))
-    except ReportError as error:
-        failed = _failed(result, error, error.exit_code, result.folder)
+    except (ReportError, OSError) as error:
+        failed = _failed(result, error, result.folder)
         return replace(failed, predictions=(), partial=withdraw(outcome.outputs))
 
 
@@ -116,13 +116,15 @@ def _checked(result: Result, prepared: Prepared, limits: Limits) -> Result:
             spec, look_around().cores, result.predictions, folder.single, limits, job.tolerance
         )
         return replace(result, single=found)
-    except SingleCheckError as error:
-        failed = _failed(result, error, error.exit_code, error.log)
+    except (SingleCheckError, SystemFailedError, OSError) as error:
+        log = error.log if isinstance(error, SingleCheckError) else folder.single.root
+        failed = _failed(result, error, log)
         return replace(failed, predictions=(), partial=withdraw(result.predictions))
 
 
-def _failed(result: Result, error: Exception, exit_code: int, log: Path) -> Result:
+def _failed(result: Result, error: Exception, log: Path) -> Result:
     """Return the result of ranks that did what they could, as a failed one."""
+    exit_code = getattr(error, "exit_code", 1)  # 1: the operating system refused something
     cause = RootCause(
         rank=None,
         server_id=None,

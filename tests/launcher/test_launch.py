@@ -120,11 +120,12 @@ def test_the_summary_is_written_as_json(ranks: Ranks, make_job: MakeJob, tmp_pat
     assert written["job"]["network"] == "net:make"
 
 
+@pytest.mark.parametrize("error", [ReportError(1, "the metric raised"), OSError("no process")])
 def test_outputs_that_could_not_be_evaluated_are_no_result(
-    ranks: Ranks, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ranks: Ranks, error: Exception, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def fail(*arguments: object) -> None:
-        raise ReportError(1, "the metric raised")
+        raise error
 
     monkeypatch.setattr(metrics_report, "ask", fail)
     values = {"task": "eval", "network": "net:make", "dataset": "net:data"}
@@ -133,6 +134,18 @@ def test_outputs_that_could_not_be_evaluated_are_no_result(
     left = ["predictions.partial.npy", "labels.partial.npy"]
     assert [path.name for path in result.partial] == left
     assert {path.name for path in (tmp_path / "out").glob("*.npy")} == set(left)
+
+
+def test_predictions_that_could_not_be_compared_are_no_result(
+    ranks: Ranks, make_job: MakeJob, tmp_path: Path
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "single").touch()  # where the folder of the one process would be
+    result = launcher.run(make_job(output="out", check_single=True))
+    assert (result.exit_code, result.predictions) == (1, ())
+    assert {path.name for path in (tmp_path / "out").glob("*.npy")} == {"predictions.partial.npy"}
+    written = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert written["cause"]["kind"] == "NotADirectoryError"
 
 
 def test_the_summary_of_a_failed_run_is_written_too(
