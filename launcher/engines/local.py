@@ -72,6 +72,7 @@ class ForkServer:
     def __init__(self, spec: WorkerSpec) -> None:
         """Have it import what the ranks need; all of them need the same."""
         self.is_ready = False  # to start ranks: it has said so
+        self._log: Path | None = None
         # what it says before it has a log
         self._early = os.fdopen(os.memfd_create("engine.log"), "rb", buffering=0)
         ours, theirs = _line()
@@ -94,6 +95,7 @@ class ForkServer:
             OSError: the file cannot be written.
         """
         log.write_bytes(b"")
+        self._log = log
         self.channel.send(do="log", path=str(log))
 
     def last_words(self, log: Path) -> str:
@@ -108,7 +110,13 @@ class ForkServer:
 
     def close(self) -> None:
         """Hang up: it then kills the ranks and ends. Return when it is gone."""
+        self._hang_up()
+        if self._log is not None and not self.is_ready:
+            with suppress(OSError):  # whoever asks why it took so long finds what it said
+                self.last_words(self._log)
         self._early.close()
+
+    def _hang_up(self) -> None:
         self.channel.close()
         if not self.is_ready:
             self.process.kill()  # it imports, for seconds maybe, and has no ranks

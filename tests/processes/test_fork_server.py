@@ -18,6 +18,7 @@ from launcher.run_folder import RunFolder
 
 Run = Callable[..., Outcome]
 Living = Callable[[], list[psutil.Process]]
+Until = Callable[[Callable[[], object]], None]
 Guide = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -39,6 +40,31 @@ def test_what_it_says_before_it_has_a_log_comes_to_stand_there(
 ) -> None:
     assert run("Healthy", environment=chatty).exit_code == 0
     assert folder.engine_log.read_text() == "imported\n"
+
+
+def test_what_it_says_is_kept_when_it_is_ended_before_it_comes_to_its_log(
+    tmp_path: Path, chatty: dict[str, str], until: Until
+) -> None:
+    (tmp_path / "chatty.py").write_text(
+        "import pathlib, threading\n"
+        "print('no licence yet', flush=True)\n"
+        "pathlib.Path(__file__).with_name('waiting').touch()\n"
+        "threading.Event().wait()\n"
+    )
+    spec = local.WorkerSpec(
+        rank=0,
+        rank_size=1,
+        device_id=0,
+        server_id="localhost",
+        device="simulated",
+        network="net:make",
+        predict_data="net:data",
+        environment=chatty,
+    )
+    engine = local.LocalEngine([spec], local.ForkServer(spec), tmp_path / "engine.log")
+    until((tmp_path / "waiting").exists)
+    engine.close()
+    assert (tmp_path / "engine.log").read_text() == "no licence yet\n"
 
 
 @pytest.mark.parametrize("nowhere", ["os.open(os.devnull, os.O_WRONLY)", "os.pipe()[1]"])
