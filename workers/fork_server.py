@@ -42,6 +42,7 @@ class ForkServer:
         for end in (self._wakeup, self._wakeup_other_end):
             end.setblocking(False)
         signal.signal(signal.SIGCHLD, lambda number, frame: None)  # only to be woken up
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())  # whoever started us may block some
         signal.set_wakeup_fd(self._wakeup_other_end.fileno(), warn_on_full_buffer=False)
 
     def serve(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -75,6 +76,14 @@ def test_it_may_import_a_module_that_sends_its_output_elsewhere(
     module.write_text(f"import os\nos.dup2({nowhere}, 1)\n")
     assert run("Healthy", environment=chatty).exit_code == 0
     assert folder.engine_log.read_text() == ""
+
+
+def test_the_end_of_a_rank_is_heard_of_where_the_program_has_blocked_signals(run: Run) -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGCHLD,))
+    try:
+        assert run("Healthy", total_s=10).exit_code == 0
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def test_its_first_words_may_find_the_disk_full(
