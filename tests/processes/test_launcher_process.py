@@ -42,6 +42,18 @@ def test_an_interrupted_launcher_ends_its_ranks_and_says_so(
     assert living() == []
 
 
+def test_an_interrupt_before_there_is_a_command_line_is_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "argparse.py").write_text("raise KeyboardInterrupt")  # comes while it is imported
+    done = subprocess.run(
+        [sys.executable, "-m", "launcher", "--version"],
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (130, "launcher: interrupted\n")
+
+
 def test_a_second_interrupt_does_not_wait_for_the_grace_period(
     launch: Launch, living: Living, until: Until, folder: RunFolder
 ) -> None:
