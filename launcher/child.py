@@ -60,5 +60,9 @@ def ask(
     if child.returncode != 0:
         code = child.returncode if child.returncode > 0 else 128 - child.returncode
         raise ReportError(code, child.stderr.strip())
-    answer: dict[str, Any] = json.loads(child.stdout)
+    try:
+        answer: dict[str, Any] = json.loads(child.stdout)
+    except ValueError as error:  # a module of the user's may call sys.exit()
+        said = f"the process that was asked left before it had an answer\n{child.stderr}"
+        raise ReportError(1, said.strip()) from error
     return answer

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
-from launcher.child import OUR_CODE, python_module, with_our_code
+import pytest
+
+from launcher.child import OUR_CODE, ask, python_module, with_our_code
+from launcher.errors import ReportError
 
 
 def test_a_folder_of_the_user_that_is_called_workers_is_not_run(tmp_path: Path) -> None:
@@ -25,3 +29,10 @@ def test_a_folder_of_the_user_that_is_called_workers_is_not_run(tmp_path: Path) 
 def test_our_code_comes_before_the_users_search_path() -> None:
     assert with_our_code({"PYTHONPATH": "/src"})["PYTHONPATH"] == f"{OUR_CODE}:/src"
     assert with_our_code({"HOME": "/"}) == {"HOME": "/", "PYTHONPATH": OUR_CODE}
+
+
+def test_a_child_that_leaves_without_an_answer_has_failed() -> None:
+    program = "import sys; print('enough', file=sys.stderr); sys.exit()"
+    with pytest.raises(ReportError, match="left before it had an answer\nenough$") as caught:
+        ask([sys.executable, "-c", program], {}, dict(os.environ), 60, "late")
+    assert caught.value.exit_code == 1
