@@ -44,13 +44,17 @@ class Listener:
         """Listen on a port, a free one by default.
 
         Raises:
-            HostError: the port is taken, or the address is not of this host.
+            HostError: the port is taken, the address is not of this host, or a limit is too low.
         """
         self._context = zmq.Context()
-        self._authenticator = ThreadAuthenticator(self._context)
-        self._authenticator.start()
-        self._authenticator.configure_curve_callback("*", _OneKey(keys.client_public))
-        self.socket = self._context.socket(zmq.ROUTER)
+        try:
+            self._authenticator = ThreadAuthenticator(self._context)
+            self._authenticator.start()
+            self._authenticator.configure_curve_callback("*", _OneKey(keys.client_public))
+            self.socket = self._context.socket(zmq.ROUTER)
+        except (zmq.ZMQError, RuntimeError) as error:
+            fix = "allow more open files and processes (ulimit -n, ulimit -u)"
+            raise HostError(f"cannot listen on {host}: {error}", fix) from error
         self.socket.curve_server = True
         self.socket.curve_publickey = keys.server_public
         self.socket.curve_secretkey = keys.server_secret

@@ -17,6 +17,7 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from launcher.collector import Collector
+from launcher.errors import HostError
 from workers.link import Link
 from workers.protocol import (
     ACKNOWLEDGED,
@@ -277,3 +278,12 @@ def test_a_frame_that_is_too_large_ends_the_connection_and_nothing_else(
     friend = connect(collector.address)
     friend.send_multipart(encode(PhaseEntered(1, "load")))
     assert receive(collector) == [PhaseEntered(1, "load")]
+
+
+def test_a_limit_that_is_too_low_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(authenticator: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("launcher.curve.ThreadAuthenticator.start", start)
+    with pytest.raises(HostError, match="can't start new thread; allow more .* processes"):
+        Collector([0])
