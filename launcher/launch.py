@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from launcher.host import look_around
 from launcher.labels import accuracy, read_labels
 from launcher.outcome import Limits, Outcome, RootCause
 from launcher.prepare import Prepared
-from launcher.run_folder import RunFolder, withdraw
+from launcher.run_folder import RunFolder, restore, withdraw
 from launcher.run_result import RankResult, Result
 from launcher.runner import Watch, run_ranks
 from launcher.single_check import SingleCheckError, compare_with_single
@@ -78,19 +78,24 @@ def _run(prepared: Prepared, watch: Watch) -> Result:
 
 def _evaluated(result: Result, prepared: Prepared, outcome: Outcome) -> Result:
     """Return the result with its metrics, or the failure that they cannot be had."""
+    partial = withdraw(outcome.outputs)  # in case that this process is killed meanwhile
     try:
-        return replace(result, metrics=_metrics(prepared, outcome))
+        metrics = _metrics(prepared, outcome, partial)
+        restore(outcome.outputs)
+        return replace(result, metrics=metrics)
     except (ReportError, OSError) as error:
         failed = _failed(result, error, result.folder)
-        return replace(failed, predictions=(), partial=withdraw(outcome.outputs))
+        return replace(failed, predictions=(), partial=partial)
 
 
-def _metrics(prepared: Prepared, outcome: Outcome) -> Mapping[str, Any]:
+def _metrics(
+    prepared: Prepared, outcome: Outcome, delivered: Sequence[Path]
+) -> Mapping[str, Any]:
     """Return the metrics of a rank that evaluated by itself, or of what all ranks delivered."""
     (report, *others) = outcome.reports.values()
     if not others and report.metrics is not None:
         return report.metrics
-    specs, (outputs, labels) = prepared.placement.specs, outcome.outputs
+    specs, (outputs, labels) = prepared.placement.specs, delivered
     threads = len(specs) * specs[0].threads  # the ranks have ended
     environment = specs[0].environment
     return metrics_report.ask(
@@ -111,15 +116,17 @@ def _checked(result: Result, prepared: Prepared, limits: Limits) -> Result:
     """Return the result with its difference from that of one process, or as a failed one."""
     job, folder, spec = prepared.job, prepared.folder, prepared.placement.specs[0]
     _tell("the same in one process, to compare")
+    partial = withdraw(result.predictions)  # in case that this process is killed meanwhile
     try:
         found = compare_with_single(
-            spec, look_around().cores, result.predictions, folder.single, limits, job.tolerance
+            spec, look_around().cores, partial, folder.single, limits, job.tolerance
         )
+        restore(result.predictions)
         return replace(result, single=found)
     except (SingleCheckError, SystemFailedError, OSError) as error:
         log = error.log if isinstance(error, SingleCheckError) else folder.single.root
         failed = _failed(result, error, log)
-        return replace(failed, predictions=(), partial=withdraw(result.predictions))
+        return replace(failed, predictions=(), partial=partial)
 
 
 def _failed(result: Result, error: Exception, log: Path) -> Result:

@@ -165,8 +165,14 @@ class RunFolder:
 
 
 def withdraw(results: Sequence[Path]) -> tuple[Path, ...]:
-    """Take their names from results of a run that failed after all; they stay as partial ones."""
+    """Take their names from results that are to be looked at, or that failed; return the others."""
     return tuple(path.replace(partial_of(path)) for path in results)
+
+
+def restore(results: Sequence[Path]) -> None:
+    """Give the names back to results that were withdrawn, as they have proved right."""
+    for path in results:
+        partial_of(path).replace(path)
 
 
 def partial_of(path: Path) -> Path:

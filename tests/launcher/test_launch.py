@@ -136,6 +136,24 @@ def test_outputs_that_could_not_be_evaluated_are_no_result(
     assert {path.name for path in (tmp_path / "out").glob("*.npy")} == set(left)
 
 
+def test_outputs_have_their_names_only_when_the_metrics_are_there(
+    ranks: Ranks, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def ask(job: Job, outputs: Path, labels: Path, *rest: object) -> dict[str, float]:
+        assert np.load(outputs).shape == (4, 3)  # if we were killed now, this is what would be left
+        assert {path.name for path in (tmp_path / "out").glob("*.npy")} == set(left)
+        return {"loss": 0.5}
+
+    monkeypatch.setattr(metrics_report, "ask", ask)
+    left = ["predictions.partial.npy", "labels.partial.npy"]
+    values = {"task": "eval", "network": "net:make", "dataset": "net:data"}
+    result = launcher.run(launcher.load_job(**values, ranks=2, output="out"))
+    assert result.metrics == {"loss": 0.5}
+    assert [path.name for path in result.predictions] == ["predictions.npy"]
+    found = {path.name for path in (tmp_path / "out").glob("*.npy")}
+    assert found == {"predictions.npy", "labels.npy"}
+
+
 def test_predictions_that_could_not_be_compared_are_no_result(
     ranks: Ranks, make_job: MakeJob, tmp_path: Path
 ) -> None:
