@@ -37,7 +37,7 @@ run: $(RUN) ## Run the main job on 8 ranks (more arguments: make run ARGS="job.y
 	@$(BIN)/python -m launcher --ranks 8 $(ARGS)
 
 test: $(TEST) ## Run all tests, in parallel
-	$(BIN)/python -m pytest -n auto $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
 
 check: $(DEV) ## Check style, types and the direction of imports
 	$(BIN)/python -m flake8 $(wildcard $(CODE))
