@@ -62,8 +62,7 @@ def open_checkpoint(
     if strategy is None:
         return _open_whole(pattern, key, listing)
     layouts = read_strategy_file(strategy, cache)
-    rank_count = 1 + max(layout.ranks[-1] for layout in layouts.values())
-    paths = find_rank_files(pattern, rank_count, listing)
+    paths = find_rank_files(pattern, layouts.rank_count, listing)
     return combine(read_indices(paths, key), layouts)
 
 

@@ -31,9 +31,15 @@ _PLACE = "{rank}"
 _MOST_NBYTES = 256 << 20  # of a file; a hundred bytes are enough for a parameter
 
 
+class Layouts(dict[str, Layout]):
+    """The layout of every parameter, and how many ranks there are."""
+
+    rank_count = 0  # of all stages, also of one that only shares parameters with lower ones
+
+
 def read_strategy_file(
     path: str | Path, cache: Cache | None = None, all_stages: bool = True
-) -> dict[str, Layout]:
+) -> Layouts:
     """Return the layout of every parameter that a strategy file, or a folder of them, names.
 
     A parameter that several stages hold under different layouts gets that of the lowest stage:
@@ -61,7 +67,10 @@ def read_strategy_file(
                     f" ({known}) in another file of the folder; keep the files of one run only",
                 )
     _check_stages(str(path), found, all_stages)
-    return {parameter: _join_stages(by_stage) for parameter, by_stage in found.items()}
+    layouts = Layouts({name: _join_stages(by_stage) for name, by_stage in found.items()})
+    stages = 1 + max(stage for by_stage in found.values() for stage in by_stage)
+    layouts.rank_count = stages * next(iter(layouts.values())).stage_size
+    return layouts
 
 
 def write_strategy_file(path: str | Path, layouts: Mapping[str, Layout]) -> None:

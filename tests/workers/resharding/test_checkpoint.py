@@ -31,6 +31,7 @@ from workers.resharding.execute import execute
 from workers.resharding.layout import Layout
 from workers.resharding.plan import plan_rank
 from workers.resharding.rank_files import escape
+from workers.resharding.strategy_document import strategy_document
 from workers.resharding.strategy_file import write_strategy_file
 
 Save = Callable[..., tuple[str, Path]]
@@ -87,6 +88,27 @@ def test_parameters_of_a_stage_come_from_its_ranks(tmp_path: Path, save: Save) -
     checkpoint = open_checkpoint(*save(tmp_path, dict.fromkeys(layouts, W), layouts))
     holders = {name: saved.holders for name, saved in checkpoint.parameters.items()}
     assert holders == {"first": (0, 1), "second": (2, 3), "tied": (0, 1, 2, 3)}
+
+
+def test_a_stage_may_hold_nothing_but_what_a_lower_stage_holds_in_another_layout(
+    tmp_path: Path,
+) -> None:
+    layouts = Layout((2,), ((0,), ())), Layout((2,), ((), (0,)))
+    for stage, layout in enumerate(layouts):
+        document = strategy_document({"w": layout})
+        document["parallel_strategy_item"]["w"]["stage"] = stage
+        strategy = tmp_path / "strategy" / f"{stage}.json"
+        strategy.parent.mkdir(exist_ok=True)
+        strategy.write_text(json.dumps(document))
+        for local in range(2):
+            part = W[layout.region(local, W.shape).as_slices()]
+            write_checkpoint(tmp_path / f"rank_{2 * stage + local}" / "net.ckpt", {"w": part})
+
+    checkpoint = open_checkpoint(str(tmp_path), strategy.parent)
+
+    assert sorted(checkpoint.files) == [0, 1, 2, 3]
+    assert checkpoint.parameters["w"].full_shape == W.shape
+    assert checkpoint.parameters["w"].holders == (0, 1)
 
 
 def test_a_counter_of_one_stage_only_is_no_gap(tmp_path: Path, save: Save) -> None:
