@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -20,6 +19,7 @@ from launcher.run_folder import RunFolder, restore, withdraw
 from launcher.run_result import RankResult, Result
 from launcher.runner import Watch, run_ranks
 from launcher.single_check import SingleCheckError, compare_with_single
+from launcher.streams import tell
 from workers.resharding.atomic import atomic_file
 from workers.spec import WorkerSpec
 
@@ -42,7 +42,7 @@ def _run(prepared: Prepared, watch: Watch) -> Result:
     started_s = time.monotonic()
     may_restart = not prepared.placement.uses_mpi
     if job.max_restarts and not may_restart:
-        _tell("no restarts: ranks that have left MPI cannot join it again")
+        tell("no restarts: ranks that have left MPI cannot join it again")
     limits = Limits(
         total_s=job.timeout,
         phase_s=job.phase_timeout,
@@ -115,7 +115,7 @@ def _compared(result: Result, labels: str) -> Result:
 def _checked(result: Result, prepared: Prepared, limits: Limits) -> Result:
     """Return the result with its difference from that of one process, or as a failed one."""
     job, folder, spec = prepared.job, prepared.folder, prepared.placement.specs[0]
-    _tell("the same in one process, to compare")
+    tell("the same in one process, to compare")
     partial = withdraw(result.predictions)  # in case that this process is killed meanwhile
     try:
         found = compare_with_single(
@@ -165,7 +165,3 @@ def _rank_result(spec: WorkerSpec, outcome: Outcome, folder: RunFolder) -> RankR
         log=folder.log(spec.rank),
         report=outcome.reports.get(spec.rank),
     )
-
-
-def _tell(line: str) -> None:
-    print(f"launcher: {line}", file=sys.stderr)

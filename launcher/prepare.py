@@ -7,7 +7,6 @@ imports: what is not needed before is imported after.
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from launcher.job import Job
 from launcher.placement import Placement, count_ranks, place
 from launcher.rank_table.table import RankTable
 from launcher.run_folder import RunFolder
+from launcher.streams import tell
 
 if TYPE_CHECKING:
     from workers.resharding.checkpoint import SlicedCheckpoint
@@ -89,13 +89,9 @@ def read_rank_table(job: Job) -> RankTable | None:
         return None
     from launcher.rank_table.waiting import load_rank_table  # most jobs need no parser of tables
 
-    return load_rank_table(job.rank_table, job.phase_timeout, _tell)
+    return load_rank_table(job.rank_table, job.phase_timeout, tell)
 
 
 def default_output() -> Path:
     """Return a folder that no other run has: two may start in the same second."""
     return Path.cwd() / "runs" / time.strftime(f"%Y%m%d-%H%M%S-{os.getpid()}")
-
-
-def _tell(line: str) -> None:
-    print(f"launcher: {line}", file=sys.stderr)

@@ -66,10 +66,12 @@ def run_ranks(
     restarts: list[Restarted] = []
     with Interrupts() as interrupts, EventLog(folder.events) as log:
         surroundings = _Surroundings(folder, limits, watch, starter, interrupts, log)
-        if resume:
-            watch(Resumed(read_reached(folder.progress, _identity(specs[0])).batches))
         while True:
-            outcome = _attempt(specs, surroundings, resume or bool(restarts))
+            goes_on = resume or bool(restarts)
+            before = read_reached(folder.progress, _identity(specs[0])) if goes_on else NOTHING
+            if resume and not restarts:
+                watch(Resumed(before.batches))
+            outcome = _attempt(specs, surroundings, before)
             cause, number = outcome.cause, len(restarts) + 1
             if cause is None or not cause.worth_retrying or number > limits.max_restarts:
                 break
@@ -96,11 +98,10 @@ class _Surroundings:
     began_s: float = field(default_factory=time.monotonic)
 
 
-def _attempt(specs: Sequence[WorkerSpec], around: _Surroundings, resume: bool) -> Outcome:
-    """Run the ranks once, from the first to the last process of them."""
+def _attempt(specs: Sequence[WorkerSpec], around: _Surroundings, before: Reached) -> Outcome:
+    """Run the ranks once, from the first to the last process of them, from where others came to."""
     folder, starter = around.folder, around.starter
     ranks, run_identity = [spec.rank for spec in specs], _identity(specs[0])
-    before = read_reached(folder.progress, run_identity) if resume else NOTHING
     if not before.batches:
         folder.set_aside_results()
     specs = [replace(spec, first_batch=before.batches) for spec in specs]

@@ -16,6 +16,11 @@ from typing import TextIO
 _READER_GONE = (errno.EPIPE, errno.EIO)  # of a pipe; of a terminal
 
 
+def tell(line: str) -> None:
+    """Say something of the run to a person, whatever standard output is for."""
+    print(f"launcher: {line}", file=sys.stderr)
+
+
 class LastingStream(io.TextIOBase):
     """A stream that outlives its reader, and whatever it is written to."""
 

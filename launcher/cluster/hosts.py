@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,6 +18,7 @@ from launcher.job import Job
 from launcher.rank_table.table import RankTable
 from launcher.secret import read_secret
 from launcher.site import Site, Where
+from launcher.streams import tell
 
 PORT = 29177  # of the head, unless the job names another; the collector has the next one
 # What may differ from host to host, or is compared by its content
@@ -35,9 +35,9 @@ def leading(job: Job, table: RankTable, server: str) -> Iterator[Head]:
     port, secret = job.port or PORT, read_secret(job.cluster_key_file, os.environ)
     ranks = {name: _ranks(table, name) for name in table.servers}
     own = Site(ranks=ranks.pop(server), host=look_around(), environment=dict(os.environ))
-    _tell(f"this host is {server} and leads; waiting for {', '.join(ranks)} at port {port}")
+    tell(f"this host is {server} and leads; waiting for {', '.join(ranks)} at port {port}")
     line, collector = HeadLine(Keys.shared(secret), port), Where(listen="*", port=port + 1)
-    with Head(line, ranks, own, _tell, collector=collector, job=_comparable(job)) as head:
+    with Head(line, ranks, own, tell, collector=collector, job=_comparable(job)) as head:
         yield head
 
 
@@ -47,9 +47,9 @@ def follow(job: Job, table: RankTable, server: str) -> int:
     first = table.servers[0]
     names = (*table.aliases.get(first, ()), first)
     known = HeadAddress(addresses=names, port=port, secret=secret)
-    _tell(f"this host is {server}; {first} leads")
+    tell(f"this host is {server}; {first} leads")
     where = f"{' and '.join(names)}, port {port}: is the same command running there?"
-    head, address = find_head(lambda: known, where, job.phase_timeout, _tell)
+    head, address = find_head(lambda: known, where, job.phase_timeout, tell)
     site = Site(
         ranks=_ranks(table, server),
         host=look_around(),
@@ -58,7 +58,7 @@ def follow(job: Job, table: RankTable, server: str) -> int:
     )
     end = serve(head, address, server, site, _comparable(job))
     if end.exit_code:
-        _tell(f"the job ended with exit code {end.exit_code}; {first} says why {end.why}".rstrip())
+        tell(f"the job ended with exit code {end.exit_code}; {first} says why {end.why}".rstrip())
     return end.exit_code
 
 
@@ -71,7 +71,3 @@ def _comparable(job: Job) -> dict[str, Any]:
     content = job.rank_table.read_bytes() if job.rank_table else b""
     digest = {"rank_table": hashlib.sha256(content).hexdigest()[:12]}
     return job.model_dump(mode="json", exclude=_OF_THE_HOST) | digest
-
-
-def _tell(line: str) -> None:
-    print(f"launcher: {line}", file=sys.stderr)

@@ -10,7 +10,6 @@ import os
 import re
 import secrets
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -26,6 +25,7 @@ from launcher.host import Host, look_around
 from launcher.secret import HEAD_VARIABLE
 from launcher.site import Site
 from launcher.slot import Slot
+from launcher.streams import tell
 from workers.lifeline import die_with
 
 MEETING_S = 120.0  # for rank 0 to have its file written, once the slots have started
@@ -52,7 +52,7 @@ def leading(slot: Slot) -> Iterator[Head]:
         raise HostError(f"{file}: {error.strerror}", fix) from error
     expected = {name_slot(rank): (rank,) for rank in range(1, slot.size)}
     forget = partial(file.unlink, missing_ok=True)
-    with Head(line, expected, own, _tell, all_have_come=forget) as head:
+    with Head(line, expected, own, tell, all_have_come=forget) as head:
         yield head
 
 
@@ -60,7 +60,7 @@ def lend(slot: Slot) -> int:
     """Lend a slot to the job until it has ended; return the exit code of this process."""
     _end_with_starter()
     look, where = _where_to_look(slot)
-    head, address = find_head(look, where, MEETING_S, _tell)
+    head, address = find_head(look, where, MEETING_S, tell)
     site = Site(
         ranks=(slot.rank,), host=look_around(), environment=dict(os.environ), is_slot=True
     )
@@ -95,7 +95,3 @@ def reachable_addresses(host: Host) -> tuple[str, ...]:
 
 def name_slot(rank: int) -> str:
     return f"the slot of rank {rank}"
-
-
-def _tell(line: str) -> None:
-    print(f"launcher: {line}", file=sys.stderr)

@@ -19,6 +19,7 @@ from launcher.engines.slurm import srun_command
 from launcher.host import look_around
 from launcher.job import Job
 from launcher.secret import HEAD_VARIABLE
+from launcher.streams import tell
 
 _SLOT_PROGRAM = (sys.executable, "-P", "-m", "launcher.cluster")
 
@@ -38,9 +39,5 @@ def leading_slots(job: Job, ranks: int, environment: Mapping[str, str]) -> Itera
         return Outer([*command, *_SLOT_PROGRAM], told)
 
     expected = {name_slot(rank): (rank,) for rank in range(ranks)}
-    with Head(line, expected, None, _tell, start) as head:
+    with Head(line, expected, None, tell, start) as head:
         yield head
-
-
-def _tell(line: str) -> None:
-    print(f"launcher: {line}", file=sys.stderr)
